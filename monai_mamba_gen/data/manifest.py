@@ -1,0 +1,100 @@
+"""``manifest.jsonl``: one line of JSON for each synthetic image of a folder, safe against a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..utils.weights import file_sha256
+
+__all__ = ["append_manifest", "finished_seeds", "manifest_path", "merge_manifest", "read_manifest"]
+
+_PATTERN = "manifest*.jsonl"
+
+
+def manifest_path(output_dir: str | os.PathLike[str], rank: int = 0, world_size: int = 1) -> Path:
+    """Return the manifest that a process appends to: ``manifest.jsonl``, or a part of its own where there are more."""
+    return Path(output_dir) / ("manifest.jsonl" if world_size == 1 else f"manifest.rank{rank:04d}.jsonl")
+
+
+def append_manifest(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> None:
+    """
+    Append records, each as one line, and wait until the disk has them.
+
+    A last line without its end, which a killed process left, is cut off first.
+
+    Args:
+        path: the manifest; one process writes to it.
+        records: dictionaries that JSON can hold, with at least ``seed``, ``file`` and ``sha256``.
+    """
+    lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        if file.tell() and not _ends_with_newline(file):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ends_with_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def read_manifest(output_dir: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
+    """
+    Return the records of a folder by seed, in the order of the seeds.
+
+    All parts are read. Lines that are not a whole record are left out; of two records of a seed the later counts.
+
+    Args:
+        output_dir: the folder; it need not exist.
+    """
+    records: dict[int, dict[str, Any]] = {}
+    for path in sorted(Path(output_dir).glob(_PATTERN)):
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            try:
+                record = json.loads(line)
+                records[int(record["seed"])] = record
+            except (ValueError, KeyError, TypeError):
+                continue
+    return dict(sorted(records.items()))
+
+
+def finished_seeds(output_dir: str | os.PathLike[str]) -> set[int]:
+    """Return the seeds whose file is there and has the SHA-256 that the manifest gives."""
+    folder = Path(output_dir)
+    return {
+        seed
+        for seed, record in read_manifest(folder).items()
+        if (folder / record["file"]).is_file() and file_sha256(folder / record["file"]) == record["sha256"]
+    }
+
+
+def merge_manifest(output_dir: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
+    """
+    Make one ``manifest.jsonl`` of all parts: sorted by seed, each seed once. No process may be appending meanwhile.
+
+    Args:
+        output_dir: the folder.
+
+    Returns:
+        What `read_manifest` returns.
+    """
+    records = read_manifest(output_dir)
+    target = manifest_path(output_dir)
+    if not records:
+        return records
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.write_text("".join(json.dumps(record, sort_keys=True) + "\n" for record in records.values()))
+    os.replace(temporary, target)
+    for part in Path(output_dir).glob(_PATTERN):
+        if part != target:
+            part.unlink()
+    return records

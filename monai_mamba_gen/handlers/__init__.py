@@ -1,0 +1,34 @@
+"""Ignite handlers with ``attach(engine)``, for the handler lists of MONAI's engines."""
+
+from __future__ import annotations
+
+from .checkpoint_files import atomic_save, list_checkpoints
+from .checkpoint_saver import AtomicCheckpointSaver
+from .ema import EMA
+from .fid import FIDHandler
+from .gradient_clip import GradientClipHandler
+from .history import HistoryHandler
+from .loss_curve import draw_loss_curve
+from .non_finite_guard import NonFiniteGuard, describe_batch, first_non_finite
+from .reproducibility import ReproducibilityHandler
+from .resume import ResumeHandler
+from .sample_grid import SampleGridHandler
+from .synthetic_saver import SyntheticImageSaver
+
+__all__ = [
+    "EMA",
+    "AtomicCheckpointSaver",
+    "FIDHandler",
+    "GradientClipHandler",
+    "HistoryHandler",
+    "NonFiniteGuard",
+    "ReproducibilityHandler",
+    "ResumeHandler",
+    "SampleGridHandler",
+    "SyntheticImageSaver",
+    "atomic_save",
+    "describe_batch",
+    "draw_loss_curve",
+    "first_non_finite",
+    "list_checkpoints",
+]

@@ -1,0 +1,201 @@
+"""Writes what an evaluator generates: one marked file for each seed, a manifest and a picture of the first images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
+from PIL import Image
+from torch import nn
+
+from .. import __version__
+from ..data import (
+    append_manifest,
+    manifest_path,
+    merge_manifest,
+    read_manifest,
+    synthetic_extension,
+    write_synthetic_image,
+)
+from ..utils import DataError, get_rank, get_world_size, image_grid, is_main_process, save_png
+from ..utils.weights import state_dict_sha256, weights_sha256
+
+__all__ = ["SyntheticImageSaver"]
+
+
+def _items(value: Any) -> list[Mapping[str, Any]]:
+    """Return a batch as one dictionary for each sample, whether the engine has decollated it or not."""
+    if isinstance(value, Mapping):
+        tensors = {key: entry for key, entry in value.items() if isinstance(entry, (torch.Tensor, Sequence))}
+        count = len(next(iter(tensors.values())))
+        return [{key: entry[index] for key, entry in tensors.items()} for index in range(count)]
+    return list(value)
+
+
+def _spatial_array(image: torch.Tensor) -> torch.Tensor:
+    """Drop one channel of (C, H, W[, D]); put more of them last, as NIfTI keeps time, in the fourth dimension."""
+    if image.shape[0] == 1:
+        return image[0]
+    moved = image.movedim(0, -1)
+    return moved if moved.ndim == 4 else moved.unsqueeze(2)
+
+
+class SyntheticImageSaver:
+    """
+    Save each generated image as ``seed_000012.nii.gz`` and list it in ``manifest.jsonl``; at the end draw ``grid.png``.
+
+    To be attached to a MONAI evaluator whose batches have a ``seed`` (see `SeedDataset`) and whose outputs have a
+    ``pred`` (C, H, W[, D]); a MetaTensor's affine goes into NIfTI files. A run that was killed continues where
+    `SeedBatchSampler` reads the same folder. Lines are on disk only after their files, and each process has a part of
+    the manifest of its own; rank 0 merges them at the end, sorted by seed. The date is in the manifest, not in the
+    files, whose bytes depend on weights, seed and settings alone.
+
+    An evaluator that has nothing left to do does not run at all. Name `finish` after the evaluator in a configuration,
+    ``"run": ["$@evaluator.run()", "$@saver.finish()"]``: it completes manifest and grid then too, and where one of
+    several processes was left without work.
+
+    Args:
+        output_dir: folder of the images; made where it is missing.
+        output_ext: ``.nii.gz`` or ``.nii``: values as they are, float32; ``.png``: 8 bits.
+        model_name: name of the model, for the marks.
+        weights_path: weights file whose SHA-256 goes into the marks; default: `state_dict_sha256` of the network.
+        network: network to take that from; default the evaluator's.
+        sampler: the `SamplingInferer` that made the images, for its name, steps and guidance in the marks; default the
+            evaluator's inferer.
+        value_range: values shown as black and white in PNG files and in the grid.
+        grid: whether to draw ``grid.png``.
+        grid_size: number of images in it, those of the lowest seeds; of volumes the middle slice.
+        dtype: stored type, see `write_synthetic_image`.
+
+    Raises:
+        DataError: when the weights file is missing, or the folder holds images of other weights or settings.
+
+    Example:
+        >>> saver = SyntheticImageSaver("synthetic", output_ext=".png", model_name="vm_ddpm")
+        >>> saver.attach(evaluator)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        output_ext: str = ".nii.gz",
+        model_name: str = "unnamed",
+        weights_path: str | os.PathLike[str] | None = None,
+        network: nn.Module | None = None,
+        sampler: Any = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        grid: bool = True,
+        grid_size: int = 36,
+        dtype: str | None = None,
+    ) -> None:
+        if grid_size < 1:
+            raise ValueError(f"grid_size must be at least 1, got {grid_size}")
+        if synthetic_extension(output_ext) != output_ext:
+            raise ValueError(f"output_ext must be .nii, .nii.gz or .png, got {output_ext!r}")
+        self.output_dir = Path(output_dir)
+        self.output_ext = output_ext
+        self.model_name = model_name
+        self.network = network
+        self.sampler = sampler
+        self.value_range = (float(value_range[0]), float(value_range[1]))
+        self.grid_size = grid_size if grid else 0
+        self.dtype = dtype
+        self._weights_sha256 = None if weights_path is None else weights_sha256(weights_path)
+        self._settings: dict[str, Any] | None = None
+        self._finished = False
+
+    def attach(self, engine: Engine) -> None:
+        """Save after each iteration of an engine and finish when it has completed."""
+        known = {"model": self.model_name, "weights_sha256": self._weights_sha256, **self._describe(self.sampler)}
+        self._check_folder({key: value for key, value in known.items() if key != "weights_sha256" or value is not None})
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
+        engine.add_event_handler(Events.COMPLETED, lambda _: self.finish())
+
+    def save(self, engine: Engine) -> None:
+        """Write the images of the engine's current batch and list them."""
+        if self._settings is None:
+            self._settings = self._collect_settings(engine)
+            self._check_folder(self._settings)
+        self._finished = False
+        records = []
+        for sample, output in zip(_items(engine.state.batch), _items(engine.state.output), strict=True):
+            seed, image = int(sample["seed"]), output["pred"]
+            provenance = {"package": "monai_mamba_gen", "version": __version__, "seed": seed, **self._settings}
+            name = f"seed_{seed:06d}{self.output_ext}"
+            digest = self._write(name, image, output.get("image"), provenance)
+            date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            records.append({**provenance, "file": name, "sha256": digest, "date": date})
+        append_manifest(manifest_path(self.output_dir, get_rank(), get_world_size()), records)
+
+    def finish(self) -> None:
+        """
+        Merge the parts of the manifest and draw the grid from the files, on rank 0, once all processes are here.
+
+        All processes have to call it, and do when their evaluator completes; a second call does nothing.
+        """
+        if self._finished:
+            return
+        if get_world_size() > 1:
+            dist.barrier()
+        if is_main_process():
+            records = merge_manifest(self.output_dir)
+            if records and self.grid_size:
+                self._draw_grid([self.output_dir / record["file"] for record in records.values()])
+        self._finished = True
+
+    def _write(self, name: str, image: torch.Tensor, source: Any, provenance: Mapping[str, Any]) -> str:
+        geometry = next((value for value in (image, source) if isinstance(value, MetaTensor)), None)
+        affine = None if geometry is None else to_affine_nd(3, geometry.affine.cpu().double().numpy())
+        array = _spatial_array(image.as_tensor() if isinstance(image, MetaTensor) else image)
+        return write_synthetic_image(
+            self.output_dir / name, array.float(), affine, provenance, self.dtype, self.value_range
+        )
+
+    @staticmethod
+    def _describe(sampler: Any) -> dict[str, Any]:
+        return sampler.describe() if hasattr(sampler, "describe") else {}
+
+    def _collect_settings(self, engine: Engine) -> dict[str, Any]:
+        network = self.network if self.network is not None else getattr(engine, "network", None)
+        digest = self._weights_sha256
+        if digest is None and network is not None:
+            digest = state_dict_sha256(getattr(network, "module", network))
+        sampler = self.sampler if self.sampler is not None else getattr(engine, "inferer", None)
+        return {"model": self.model_name, "weights_sha256": digest, **self._describe(sampler)}
+
+    def _check_folder(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to mix images of different weights or settings in one folder."""
+        for record in read_manifest(self.output_dir).values():
+            for key, value in settings.items():
+                if record.get(key) != value:
+                    raise DataError(
+                        f"{self.output_dir}: holds images made with {key} {record.get(key)!r}, not {value!r} "
+                        f"({record['file']}); choose another output_dir or empty this one"
+                    )
+
+    def _draw_grid(self, files: Sequence[Path]) -> None:
+        low, high = self.value_range
+        tiles: list[np.ndarray] = []
+        for file in files[: self.grid_size]:
+            if self.output_ext == ".png":
+                with Image.open(file) as picture:
+                    pixels = np.asarray(picture)
+                levels = np.iinfo(pixels.dtype).max
+                tiles.append(low + (high - low) * pixels.T.astype(np.float64) / levels)
+                continue
+            array = np.asarray(nib.load(file).dataobj, dtype=np.float64)
+            array = array[..., 0] if array.ndim == 4 else array
+            array = array[..., array.shape[-1] // 2] if array.ndim == 3 else array
+            tiles.append(array)
+        same = torch.from_numpy(np.stack([tile for tile in tiles if tile.shape == tiles[0].shape]))
+        save_png(self.output_dir / "grid.png", image_grid(same[:, None], value_range=self.value_range))

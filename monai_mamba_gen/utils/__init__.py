@@ -1,0 +1,33 @@
+"""Helpers without a home of their own; nothing here imports another part of the package."""
+
+from __future__ import annotations
+
+from .checkpoints import load_tensors, load_weights, state_dict_mismatch
+from .distributed import get_rank, get_world_size, is_main_process
+from .errors import DataError, install_concise_errors, root_cause
+from .image_grid import image_grid, labelled_rows, save_png
+from .optional import import_optional
+from .seeding import derive_seed, keyed_generator, per_sample_randn
+from .weights import file_sha256, state_dict_sha256, weights_sha256
+
+__all__ = [
+    "DataError",
+    "derive_seed",
+    "file_sha256",
+    "get_rank",
+    "get_world_size",
+    "image_grid",
+    "import_optional",
+    "install_concise_errors",
+    "is_main_process",
+    "keyed_generator",
+    "labelled_rows",
+    "load_tensors",
+    "load_weights",
+    "per_sample_randn",
+    "root_cause",
+    "save_png",
+    "state_dict_sha256",
+    "weights_sha256",
+    "state_dict_mismatch",
+]

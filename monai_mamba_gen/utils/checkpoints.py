@@ -1,0 +1,87 @@
+"""Read weights safely, and say in one line why they do not fit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from .errors import DataError
+
+__all__ = ["DamagedFileError", "load_tensors", "load_weights", "state_dict_mismatch"]
+
+_PICKLED = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # a zip of torch.save, or a bare pickle
+
+Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+class DamagedFileError(DataError):
+    """A file that cannot be read to its end."""
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(2)
+
+
+def state_dict_mismatch(network: torch.nn.Module, state: Mapping[str, Any]) -> str | None:
+    """Return what keeps a state dict from fitting a network, None when it fits."""
+    own = network.state_dict()
+    for key in [*own, *(key for key in state if key not in own)]:
+        here = "absent" if key not in own else tuple(getattr(own[key], "shape", ()))
+        there = "absent" if key not in state else tuple(getattr(state[key], "shape", ()))
+        if here != there:
+            return f"{key} is {there} in the file and {here} in this network"
+    return None
+
+
+def load_tensors(path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Any:
+    """
+    Load a file written by ``torch.save`` that holds tensors and plain containers only; nothing in it is executed.
+
+    Raises:
+        DamagedFileError: when the file cannot be read to its end.
+        DataError: when the file is missing or holds pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; train first, or name the weights")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        if isinstance(error, pickle.UnpicklingError) and _first_bytes(path) in _PICKLED:
+            raise DataError(f"{path} is refused: it holds other things than weights") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({str(error).splitlines()[0] if str(error) else 'empty'})"
+        ) from error
+
+
+def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
+    """
+    Load a bare state dict, such as a bundle's ``model.pt``, into a network and return the network.
+
+    Args:
+        network: network of the same arguments as the one the weights were trained for.
+        path: the file.
+
+    Raises:
+        DataError: when the file is missing, damaged, holds pickled code, or is of another network.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "model.pt")
+        >>> torch.save(torch.nn.Linear(2, 1).state_dict(), path)
+        >>> load_weights(torch.nn.Linear(2, 1), path)
+        Linear(in_features=2, out_features=1, bias=True)
+    """
+    state = load_tensors(path)
+    if not isinstance(state, Mapping):
+        raise DataError(f"{path} holds a {type(state).__name__}, not a state dict")
+    if (reason := state_dict_mismatch(network, state)) is not None:
+        raise DataError(f"{path} is of another network: {reason}")
+    network.load_state_dict(dict(state))
+    return network

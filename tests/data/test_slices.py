@@ -1,0 +1,255 @@
+"""SliceDataset: which slices there are, and that their augmentation depends on (seed, epoch, index) alone."""
+
+import pickle
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, MetaTensor
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    RandFlipd,
+    RandGaussianNoised,
+    ScaleIntensityRangePercentilesd,
+)
+from PIL import Image
+
+from monai_mamba_gen.data import SliceDataset, acdc_datalist, load_volume, write_acdc_phantom
+from monai_mamba_gen.transforms import CheckVolumed, ResizeCenterCropd
+from monai_mamba_gen.utils import DataError
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def prepare(size=16, keys=("image",)):
+    labels = [key != "image" for key in keys]
+    return Compose(
+        [
+            LoadImaged(keys),
+            EnsureChannelFirstd(keys),
+            CheckVolumed(keys, allow_constant=labels),
+            ResizeCenterCropd(keys, size, mode=["nearest" if label else "bilinear" for label in labels]),
+            ScaleIntensityRangePercentilesd("image", 0.5, 99.5, -1, 1, clip=True),
+        ]
+    )
+
+
+def augment():
+    keys = ["image"]
+    return Compose([RandFlipd(keys, 0.5, 0), RandFlipd(keys, 0.5, 1), RandGaussianNoised(keys, 0.5, std=0.1)])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_acdc_phantom(
+        tmp_path_factory.mktemp("slices") / "phantom", 2, num_frames=3, shape=(24, 24, 3), spacing=(6.0, 6.0, 20.0)
+    )
+
+
+def test_counts_values_and_places(root):
+    data = acdc_datalist(root, "all")
+    dataset = SliceDataset(data, prepare(), progress=False)
+    assert dataset.data == data and len(dataset) == 2 * 2 * 3
+    images = dataset.images()
+    assert images.shape == (12, 1, 16, 16) and images.dtype == torch.float32
+    assert images.min() == -1 and images.max() == 1
+    item = dataset[4]
+    assert torch.equal(item["image"], images[4]) and type(item["image"]) is torch.Tensor
+    assert {key: item[key] for key in ("index", "patient", "phase", "slice", "group")} == {
+        "index": 4,
+        "patient": "patient001",
+        "phase": "ES",
+        "slice": 1,
+        "group": "NOR",
+    }
+    assert item["source"] == data[1]["image"] and item["frame"] == data[1]["frame"]
+    assert dataset[-1]["index"] == 11
+    with pytest.raises(IndexError):
+        dataset[12]
+    item["image"].zero_()
+    assert torch.equal(dataset[4]["image"], images[4]), "the store is not the caller's to change"
+
+
+def test_series_gives_frames_times_slices_in_order(root):
+    data = acdc_datalist(root, "all", phases="all")
+    dataset = SliceDataset(data, Compose([LoadImaged("image"), EnsureChannelFirstd("image")]), progress=False)
+    assert len(dataset) == 2 * 3 * 3
+    for number, item in enumerate(data):
+        series = np.asarray(nib.load(item["image"]).dataobj)
+        for row in range(9):
+            taken = dataset[number * 9 + row]
+            expected = series[:, :, taken["slice"], taken["frame"] - 1]
+            assert np.array_equal(taken["image"][0].numpy(), expected)
+            assert (taken["frame"], taken["slice"]) == (row // 3 + 1, row % 3)
+
+
+def test_one_frame_of_a_series_equals_the_frame_file(root):
+    files = acdc_datalist(root, "all")
+    series = acdc_datalist(root, "all", phases="all")
+    asked = [{**item, "image": series[i // 2]["image"], "series": True} for i, item in enumerate(files)]
+    keys = ("image", "label")
+    load = Compose([LoadImaged(keys), EnsureChannelFirstd(keys), CheckVolumed("image")])
+    one, other = (SliceDataset(data, load, keys=keys, progress=False) for data in (files, asked))
+    assert torch.equal(one.images(), other.images())
+    assert [one[i]["frame"] for i in range(12)] == [other[i]["frame"] for i in range(12)]
+    assert torch.equal(one[5]["label"], other[5]["label"])
+    with pytest.raises(DataError, match=r"4d.nii.gz \(key 'image'\): has 3 frames, frame 4 is asked for"):
+        SliceDataset([{**asked[0], "frame": 4}], load, progress=False)
+
+
+def test_labels_follow_their_images(root):
+    keys = ("image", "label")
+    dataset = SliceDataset(acdc_datalist(root, "all"), prepare(24, keys), keys=keys, progress=False)
+    item = dataset[1]
+    assert item["label"].shape == (1, 24, 24) and set(item["label"].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    assert item["image"][item["label"] == 3].mean() > item["image"][item["label"] == 2].mean()
+    without = [{key: value for key, value in dataset.data[0].items() if key != "label"}]
+    with pytest.raises(DataError, match="frame01.nii.gz: has no 'label'"):
+        SliceDataset(without, prepare(24, keys), keys=keys, progress=False)
+    other = nib.Nifti1Image(np.zeros((24, 24, 2), np.uint8), np.eye(4))
+    path = root.parent / "short_gt.nii.gz"
+    nib.save(other, path)
+    with pytest.raises(DataError, match=r"short_gt.nii.gz \(key 'label'\): gives 2 slices"):
+        SliceDataset([{**dataset.data[0], "label": str(path)}], prepare(24, keys), keys=keys, progress=False)
+
+
+def test_blank_slices_and_axes():
+    volume = torch.arange(4 * 5 * 6, dtype=torch.float32).reshape(1, 4, 5, 6).clone()
+    volume[..., 2] = 7.0
+
+    def load(item):
+        return {"image": MetaTensor(volume)}
+
+    data = [{"image": "a"}]
+    dataset = SliceDataset(data, load, progress=False)
+    assert [dataset[i]["slice"] for i in range(len(dataset))] == [0, 1, 3, 4, 5]
+    assert torch.equal(dataset[2]["image"], volume[..., 3])
+    assert len(SliceDataset(data, load, progress=False, drop_blank=False)) == 6
+    for axis, size in ((0, (4, 5, 6)), (1, (5, 4, 6)), (-3, (4, 5, 6))):
+        cut = SliceDataset(data, load, progress=False, slice_axis=axis)
+        assert (len(cut), *cut[0]["image"].shape[1:]) == size
+    flat = SliceDataset(data, lambda item: {"image": volume[..., 0]}, progress=False)
+    assert len(flat) == 1 and torch.equal(flat[0]["image"], volume[..., 0])
+
+
+def _batches(dataset, workers, order=None):
+    sampler = list(range(len(dataset))) if order is None else order
+    loader = DataLoader(dataset, batch_size=5, num_workers=workers, sampler=sampler, persistent_workers=workers > 0)
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        batches = list(loader)
+        index = torch.cat([batch["index"] for batch in batches])
+        yield torch.cat([batch["image"] for batch in batches])[index.argsort()], batches[0]
+
+
+def test_augmentation_depends_on_the_key_alone(root):
+    data = acdc_datalist(root, "all")
+    dataset = SliceDataset(data, prepare(), augment(), seed=1, progress=False)
+    (first, batch), (second, _) = _batches(dataset, workers=0)
+    assert type(batch["image"]) is torch.Tensor and batch["patient"][0] == "patient001"
+    assert not torch.equal(first, second)
+    (a, _), (b, _) = _batches(dataset, workers=2, order=[7, 3, 11, 0, 1, 2, 10, 9, 8, 4, 6, 5])
+    assert torch.equal(first, a) and torch.equal(second, b), "persistent workers see the epoch, order does not matter"
+    dataset.set_epoch(0)
+    assert torch.equal(dataset[3]["image"], first[3]) and torch.equal(dataset[3]["image"], first[3])
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[5]["image"], first[5])
+    other = SliceDataset(data, prepare(), augment(), seed=2, progress=False)
+    assert not torch.equal(other[3]["image"], first[3]) or not torch.equal(other[4]["image"], first[4])
+    assert torch.equal(dataset.images(), SliceDataset(data, prepare(), progress=False).images())
+
+
+def test_flips_only_flip(root):
+    flips = Compose([RandFlipd("image", 0.5, 0), RandFlipd("image", 0.5, 1)])
+    dataset = SliceDataset(acdc_datalist(root, "all"), prepare(), flips, progress=False)
+    seen = set()
+    for epoch in range(3):
+        dataset.set_epoch(epoch)
+        for index, image in enumerate(dataset.images()):
+            variants = {(): image, (1,): image.flip(1), (2,): image.flip(2), (1, 2): image.flip(1, 2)}
+            hits = [dims for dims, variant in variants.items() if torch.equal(dataset[index]["image"], variant)]
+            assert hits
+            seen.update(hits)
+    assert len(seen) == 4
+
+
+def _spoiled(root, tmp_path, write):
+    item = dict(acdc_datalist(root, "all")[0])
+    item["image"] = str(tmp_path / "patient001_frame01.nii.gz")
+    write(item["image"])
+    with pytest.raises(DataError) as caught:
+        SliceDataset([item], prepare(), progress=False)
+    message = str(caught.value)
+    assert message.startswith(f"file {item['image']} (key 'image'): ") and "\n" not in message
+    return message
+
+
+def test_unreadable_files(root, tmp_path):
+    whole = Path(acdc_datalist(root, "all")[0]["image"]).read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:100], b"", b"no image"):
+        message = _spoiled(root, tmp_path, lambda path, content=content: Path(path).write_bytes(content))
+        assert ": cannot be read: " in message
+    assert "No such file" in _spoiled(root, tmp_path, lambda path: Path(path).unlink())
+
+
+def test_colour_nan_and_constant_files(root, tmp_path):
+    def save(array):
+        return lambda path: nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+
+    colour = np.zeros((24, 24, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    assert "a 3-channel colour image" in _spoiled(root, tmp_path, save(colour))
+    noise = np.random.default_rng(0).random((24, 24, 3, 3), dtype=np.float32)
+    assert "3 channels in a file of one frame" in _spoiled(root, tmp_path, save(noise))
+    holes = noise[..., 0].copy()
+    holes[3, 4, :2] = np.nan
+    assert "2 of 1728 voxels are NaN" in _spoiled(root, tmp_path, save(holes))
+    assert "constant volume" in _spoiled(root, tmp_path, save(np.zeros((24, 24, 3), np.int16)))
+
+
+def test_the_key_of_the_broken_file_is_named(root, tmp_path):
+    item = dict(acdc_datalist(root, "all")[0], label=str(tmp_path / "gone_gt.nii.gz"))
+    with pytest.raises(DataError, match=r"^file .*gone_gt.nii.gz \(key 'label'\): cannot be read: "):
+        load_volume(item, prepare(16, ("image", "label")), ("image", "label"))
+
+
+def test_other_errors(tmp_path):
+    with pytest.raises(DataError, match="data is empty"):
+        SliceDataset([], prepare(), progress=False)
+    with pytest.raises(DataError, match="blank"):
+        SliceDataset([{"image": "a"}], lambda item: {"image": torch.zeros(1, 4, 4, 2)}, progress=False)
+    sizes = iter((4, 5))
+    with pytest.raises(DataError, match="file b .*slices of .*resize in volume_transform"):
+        SliceDataset(
+            [{"image": "a"}, {"image": "b"}], lambda item: {"image": torch.rand(1, next(sizes), 4)}, progress=False
+        )
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "colour.png")
+    with pytest.raises(DataError, match=r"colour.png \(key 'image'\): 3 channels"):
+        SliceDataset([{"image": str(tmp_path / "colour.png")}], prepare(), progress=False)
+
+
+def test_real_acdc(capsys):
+    if not (REAL / "acdc").is_dir():
+        pytest.skip("real ACDC volumes are not here (../shared/data/acdc)")
+    data = acdc_datalist(REAL / "acdc", "validation")
+    start = time.perf_counter()
+    dataset = SliceDataset(data, prepare(64), progress=False)
+    with capsys.disabled():
+        print(f" [{len(data)} ACDC volumes, {len(dataset)} slices in {time.perf_counter() - start:.1f} s]")
+    depths = sum(nib.load(item["image"]).shape[2] for item in data)
+    assert len(data) == 18 and len(dataset) == depths
+    assert -0.9 < dataset.images().mean() < 0.3
+
+
+def test_real_cine():
+    if not (REAL / "sunnybrook_cine").is_dir():
+        pytest.skip("real cine series are not here (../shared/data/sunnybrook_cine)")
+    data = acdc_datalist(REAL / "sunnybrook_cine", "validation", phases="all")
+    dataset = SliceDataset(data, prepare(32), progress=False)
+    shape = nib.load(data[0]["image"]).shape
+    assert len(data) == 1 and len(dataset) == shape[2] * shape[3]
+    assert len(SliceDataset(acdc_datalist(REAL / "sunnybrook_cine", "validation"), prepare(32), progress=False)) > 0
