@@ -58,6 +58,8 @@ def acdc_datalist(
         >>> [item["phase"] for item in acdc_datalist(root, split="training")]
         ['ED', 'ES']
     """
+    if not os.fspath(dataset_dir):
+        raise DataError("dataset_dir is not given: name the folder of the data set, --dataset_dir <folder>")
     if split not in _SPLITS:
         raise DataError(f"split must be one of {_SPLITS}, got {split!r}")
     if phases not in _PHASES:

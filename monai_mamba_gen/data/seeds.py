@@ -110,6 +110,10 @@ class SeedBatchSampler(Sampler[list[int]]):
         rank: this process; default that of ``torch.distributed``.
         world_size: number of processes; default that of ``torch.distributed``.
 
+    Raises:
+        ValueError: when there are fewer batches than processes, which `SyntheticImageSaver` can cope with but engines
+            that score together cannot, so only without ``output_dir``; or when an argument is out of range.
+
     Example:
         >>> list(SeedBatchSampler(SeedDataset(5, (16, 16)), batch_size=2))
         [[0, 1], [2, 3], [4]]
@@ -125,6 +129,11 @@ class SeedBatchSampler(Sampler[list[int]]):
     ) -> None:
         rank = get_rank() if rank is None else rank
         world_size = get_world_size() if world_size is None else world_size
+        if output_dir is None and len(dataset) <= batch_size * (world_size - 1):
+            raise ValueError(
+                f"{len(dataset)} seeds in batches of batch_size {batch_size} leave some of the {world_size} processes "
+                "without work, for which the others would wait for ever: lower batch_size or use fewer processes"
+            )
         finished = finished_seeds(output_dir) if output_dir is not None else set()
         self.batches = [
             batch

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.engines import DiffusionPrepareBatch
+from monai.networks.schedulers import Scheduler
+from monai.networks.schedulers.ddpm import DDPMPredictionType
 
 from ..utils.distributed import get_rank, get_world_size
 from ..utils.seeding import keyed_generator, per_sample_randn
@@ -39,6 +41,8 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
             indices. Without ``"index"`` the step and the row take its place.
         condition_dropout: probability in ``[0, 1]`` that the condition of a sample becomes -1 (for classifier-free
             guidance); never applied with ``fixed``.
+        scheduler: noise scheduler whose ``prediction_type`` names the target: the noise (``"epsilon"``), the image
+            (``"sample"``) or the velocity (``"v_prediction"``). None: the noise.
 
     Raises:
         ValueError: when ``num_train_timesteps`` or ``condition_dropout`` is out of range.
@@ -58,12 +62,14 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
         seed: int = 0,
         fixed: bool = False,
         condition_dropout: float = 0.0,
+        scheduler: Scheduler | None = None,
     ) -> None:
         if num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}")
         if not 0.0 <= condition_dropout <= 1.0:
             raise ValueError(f"condition_dropout must be in [0, 1], got {condition_dropout}")
         super().__init__(num_train_timesteps=num_train_timesteps, condition_name=condition_name)
+        self.scheduler = scheduler
         self.seed = seed
         self.fixed = fixed
         self.condition_dropout = condition_dropout
@@ -99,6 +105,15 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
             generators = self._generators("timestep", count)
             steps = [int(torch.randint(self.num_train_timesteps, (1,), generator=each)) for each in generators]
         return torch.tensor(steps, dtype=torch.long, device=images.device)
+
+    def get_target(self, images: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return what the network is to predict, (N, C, ...), according to the scheduler's ``prediction_type``."""
+        prediction_type = getattr(self.scheduler, "prediction_type", DDPMPredictionType.EPSILON)
+        if prediction_type == DDPMPredictionType.SAMPLE:
+            return images
+        if prediction_type == DDPMPredictionType.V_PREDICTION:
+            return self.scheduler.get_velocity(images, noise, timesteps)
+        return noise
 
     def _drop_condition(self, condition: torch.Tensor) -> torch.Tensor:
         generators = self._generators("condition dropout", condition.shape[0])

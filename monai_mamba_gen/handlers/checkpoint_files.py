@@ -12,7 +12,7 @@ import torch
 __all__ = ["atomic_save", "checkpoint_path", "list_checkpoints", "remove_stale_files"]
 
 _CHECKPOINT = re.compile(r"checkpoint_epoch=(\d+)\.pt")
-_TEMPORARY = re.compile(r"\.(checkpoint_epoch=\d+|model)\.pt\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\.(checkpoint_epoch=\d+|model)\.(pt|json)\.\d+\.tmp")
 
 
 def checkpoint_path(save_dir: str | os.PathLike[str], epoch: int) -> Path:

@@ -38,7 +38,8 @@ class AtomicCheckpointSaver:
         model: network whose bare state dict goes to ``model.pt``, normally the EMA network.
         interval: epochs between checkpoints; the last epoch is always saved.
         n_saved: number of newest checkpoints to keep.
-        metadata: JSON-like facts stored in the checkpoint, such as the network's constructor arguments.
+        metadata: JSON-like facts stored in the checkpoint and, beside ``model.pt``, in ``model.json``, such as what the
+            network predicts; `load_weights` checks them.
 
     Raises:
         ValueError: when interval or n_saved is below 1, or metadata is not JSON-like.
@@ -52,7 +53,7 @@ class AtomicCheckpointSaver:
         >>> saver.attach(trainer)
         >>> _ = trainer.run([0], max_epochs=3)
         >>> sorted(os.listdir(saver.save_dir))
-        ['checkpoint_epoch=2.pt', 'checkpoint_epoch=3.pt', 'model.pt']
+        ['checkpoint_epoch=2.pt', 'checkpoint_epoch=3.pt', 'model.json', 'model.pt']
     """
 
     def __init__(
@@ -110,9 +111,16 @@ class AtomicCheckpointSaver:
         self.save_dir.mkdir(parents=True, exist_ok=True)
         atomic_save(content, checkpoint_path(self.save_dir, epoch))
         if self.model is not None:
+            self._write_facts(content["metadata"])
             atomic_save(self.model.state_dict(), self.save_dir / "model.pt")
         for _, path in list_checkpoints(self.save_dir)[self.n_saved :]:
             path.unlink(missing_ok=True)
+
+    def _write_facts(self, facts: Mapping[str, Any]) -> None:
+        path = self.save_dir / "model.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+        os.replace(temporary, path)
 
     def _refuse_non_finite(self, epoch: int) -> None:
         networks = {name: entry for name, entry in self.save_dict.items() if isinstance(entry, Module)}

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from .checkpoints import load_tensors, load_weights, state_dict_mismatch
-from .distributed import get_rank, get_world_size, is_main_process
+from .distributed import (
+    batch_size_per_process,
+    destroy_process_group,
+    get_rank,
+    get_world_size,
+    init_process_group,
+    is_main_process,
+    local_device,
+)
 from .errors import DataError, install_concise_errors, root_cause
 from .image_grid import image_grid, labelled_rows, save_png
 from .optional import import_optional
@@ -12,18 +20,22 @@ from .weights import file_sha256, state_dict_sha256, weights_sha256
 
 __all__ = [
     "DataError",
+    "batch_size_per_process",
     "derive_seed",
+    "destroy_process_group",
     "file_sha256",
     "get_rank",
     "get_world_size",
     "image_grid",
     "import_optional",
+    "init_process_group",
     "install_concise_errors",
     "is_main_process",
     "keyed_generator",
     "labelled_rows",
     "load_tensors",
     "load_weights",
+    "local_device",
     "per_sample_randn",
     "root_cause",
     "save_png",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -60,16 +61,32 @@ def load_tensors(path: str | os.PathLike[str], map_location: str | torch.device 
         ) from error
 
 
-def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
+def _refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Compare settings with those that training noted beside the weights, where it did."""
+    facts = path.with_suffix(".json")
+    if not facts.is_file():
+        return
+    try:
+        trained = json.loads(facts.read_text())
+    except ValueError as error:
+        raise DamagedFileError(f"{facts} is damaged ({error})") from error
+    for key, value in settings.items():
+        if key in trained and trained[key] != value:
+            raise DataError(f"{path} was trained with {key}={trained[key]!r}, not {value!r}: set {key} to that")
+
+
+def load_weights(network: Network, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None) -> Network:
     """
     Load a bare state dict, such as a bundle's ``model.pt``, into a network and return the network.
 
     Args:
         network: network of the same arguments as the one the weights were trained for.
         path: the file.
+        settings: settings that training and use must share, such as ``prediction_type``; compared with the
+            ``model.json`` that training wrote beside ``model.pt``, where there is one.
 
     Raises:
-        DataError: when the file is missing, damaged, holds pickled code, or is of another network.
+        DataError: when the file is missing, damaged, holds pickled code, is of another network or of other settings.
 
     Example:
         >>> import tempfile
@@ -83,5 +100,6 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> Network:
         raise DataError(f"{path} holds a {type(state).__name__}, not a state dict")
     if (reason := state_dict_mismatch(network, state)) is not None:
         raise DataError(f"{path} is of another network: {reason}")
+    _refuse_other_settings(Path(path), settings or {})
     network.load_state_dict(dict(state))
     return network

@@ -16,10 +16,9 @@ def scan_macs(positions: int, channels: int, state: int) -> int:
     """
     Multiply-accumulates of one selective scan, by VMamba's convention: ``9 L D S + L D``.
 
-    Nine for each state of each channel at each step (the decay, the input, the recurrence and the read-out, with the
-    exponential at its usual weight) and one for the skip ``D u``. VMamba adds this number to its multiply-accumulates
-    unhalved, and so do the papers after it; the recurrence alone has four multiplications a state, so the convention
-    does not flatter the scan.
+    Nine for each state of each channel at each step, exponential included, and one for the skip ``D u``. VMamba's
+    counter adds this number to its multiply-accumulates unhalved. The recurrence itself has about five multiplications
+    a state, so the convention does not flatter the scan.
 
     Args:
         positions: batch size times length, N * L.

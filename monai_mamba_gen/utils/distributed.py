@@ -1,10 +1,24 @@
-"""Rank and world size that also answer where no process group exists."""
+"""Rank and world size that also answer where no process group exists, and how torchrun's processes come together."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sized
+
+import torch
 import torch.distributed as dist
 
-__all__ = ["get_rank", "get_world_size", "is_main_process"]
+from .errors import DataError
+
+__all__ = [
+    "batch_size_per_process",
+    "destroy_process_group",
+    "get_rank",
+    "get_world_size",
+    "init_process_group",
+    "is_main_process",
+    "local_device",
+]
 
 
 def _initialized() -> bool:
@@ -24,3 +38,55 @@ def get_world_size() -> int:
 def is_main_process() -> bool:
     """Return whether this process is the one that writes files."""
     return get_rank() == 0
+
+
+def local_device() -> torch.device:
+    """Return the GPU that torchrun gave this process (``LOCAL_RANK``), the first one without torchrun, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def init_process_group() -> None:
+    """
+    Join the processes that torchrun started: nccl where there are GPUs, gloo where there are none.
+
+    Does nothing where torchrun did not start this process, or a process group is there already.
+    """
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ or _initialized():
+        return
+    device = local_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def destroy_process_group() -> None:
+    """Leave the process group; does nothing where there is none."""
+    if _initialized():
+        dist.destroy_process_group()
+
+
+def batch_size_per_process(batch_size: int, dataset: Sized | None = None) -> int:
+    """
+    Return the share of one process in a batch that all processes make together.
+
+    Args:
+        batch_size: size of the batch over all processes, a multiple of their number.
+        dataset: data set of which whole batches are taken, and that must give at least one.
+
+    Raises:
+        ValueError: when ``batch_size`` is not a positive multiple of the number of processes.
+        DataError: when the data set is smaller than one batch.
+
+    Example:
+        >>> batch_size_per_process(16, range(100))
+        16
+    """
+    world_size = get_world_size()
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1 or batch_size % world_size:
+        allowed = "a positive integer" if world_size == 1 else f"a positive multiple of the {world_size} processes"
+        raise ValueError(f"batch_size must be {allowed}, got {batch_size!r}")
+    if dataset is not None and len(dataset) < batch_size:
+        raise DataError(f"the training data make {len(dataset)} images, not one batch of batch_size {batch_size}")
+    return batch_size // world_size

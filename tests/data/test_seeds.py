@@ -69,3 +69,11 @@ def test_loader():
     batches = list(DataLoader(dataset, batch_sampler=SeedBatchSampler(dataset, 2)))
     assert [batch["seed"].tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
     assert batches[0]["seed"].dtype == torch.int64 and batches[0]["image"].shape == (2, 1, 4, 4)
+
+
+def test_processes_without_work_are_refused_where_nobody_waits_for_them(tmp_path) -> None:
+    dataset = SeedDataset(4, (8, 8))
+    with pytest.raises(ValueError, match="4 seeds in batches of batch_size 2 leave some of the 3 processes"):
+        SeedBatchSampler(dataset, 2, rank=0, world_size=3)
+    assert list(SeedBatchSampler(dataset, 2, rank=1, world_size=2)) == [[2, 3]]
+    assert list(SeedBatchSampler(dataset, 2, output_dir=tmp_path, rank=2, world_size=3)) == []

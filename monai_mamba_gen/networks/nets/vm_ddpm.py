@@ -221,9 +221,9 @@ class VMDDPM(nn.Module):
 
     def _run(self, layers: nn.ModuleList, h: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         for layer in layers:
-            shuffle = layer.draw_order(*h.shape[-2:])  # drawn outside, so that recomputation meets the same order
             if self.use_checkpoint and torch.is_grad_enabled():
+                shuffle = layer.draw_order(*h.shape[-2:])  # drawn outside, so that recomputation meets the same order
                 h = checkpoint(layer, h, embedding, shuffle, use_reentrant=False)
             else:
-                h = layer(h, embedding, shuffle)
+                h = layer(h, embedding)
         return h

@@ -8,7 +8,10 @@ import torch
 from monai_mamba_gen.networks.blocks import Downsample2d, TimeConvBlock, TimeResBlock, Upsample2d, group_norm
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(96, 32), (64, 32), (48, 16), (32, 16), (8, 4), (7, 1), (1, 1)])
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(512, 32), (128, 32), (96, 24), (64, 16), (48, 12), (32, 8), (8, 2), (7, 1), (2, 1), (1, 1)],
+)
 def test_groups_divide_the_channels(channels, groups):
     assert group_norm(channels).num_groups == groups
 

@@ -1,4 +1,4 @@
-"""VMDDPM: shapes, conditions, gradients, precision, Sequence Regeneration, presets."""
+"""VMDDPM: shapes, conditions, gradients, precision, Sequence Regeneration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from monai_mamba_gen.networks.blocks import SS2D, seed_scan_orders
 from monai_mamba_gen.networks.nets import VMDDPM
 
 SMALL = {"channels": (8, 16), "layers_per_stage": 1, "stem_stride": 2, "d_state": 4, "expand": 1}  # stride 4
-# as docs/performance.md tells them
-PARAMETERS = {"micro": 651_801, "tiny": 4_196_785, "small": 39_553_033, "base": 69_677_409, "large": 155_336_209}
 
 
 def make(seed: int = 0, **arguments) -> VMDDPM:
@@ -252,34 +250,6 @@ def test_scan_arguments_reach_every_scan():
         assert (scan.d_state, scan.dt_rank, scan.sequence_regeneration) == (3, 5, "train")
         assert scan.d_inner == 2 * scan.in_proj.in_features
         assert scan.conv2d.kernel_size == (5, 5)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_presets(name):
-    with torch.device("meta"):
-        network = VMDDPM.from_preset(name)
-    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
-
-
-def test_every_preset_is_in_the_table():
-    assert set(VMDDPM.presets) == set(PARAMETERS)
-
-
-def test_base_preset_is_the_default():
-    with torch.device("meta"):
-        default, base = VMDDPM(), VMDDPM.from_preset("base")
-    assert {n: p.shape for n, p in default.named_parameters()} == {n: p.shape for n, p in base.named_parameters()}
-
-
-def test_preset_can_be_changed():
-    network = VMDDPM.from_preset("micro", in_channels=2, sequence_regeneration="off", channels=(8, 8))
-    assert network.in_channels == 2
-    assert network.stride == 4
-
-
-def test_unknown_preset():
-    with pytest.raises(ValueError, match="preset must be one of .*'micro'.* got 'huge'"):
-        VMDDPM.from_preset("huge")
 
 
 def test_state_dict_survives_safe_loading():

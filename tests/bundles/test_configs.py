@@ -1,0 +1,255 @@
+"""Every bundle folder: its files, the names in its configs, MONAI's own checks, and what its metadata promises."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pydoc
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.scripts import verify_net_in_out
+
+import monai_mamba_gen
+
+CONFIGS = ("metadata", "train", "inference", "evaluate", "multi_gpu_train", "demo")
+RUNNABLE = CONFIGS[1:]
+FILES = ("LICENSE", "configs/logging.conf", "docs/README.md", "docs/data_license.txt")
+REQUIRED_METADATA = (
+    "schema version changelog monai_version pytorch_version numpy_version required_packages_version task description "
+    "authors copyright network_data_format name intended_use data_source references"
+).split()
+SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "schemas"
+OURS = ("monai.", "torch.", "ignite.", "monai_mamba_gen.")
+ABSOLUTE = re.compile(r"(?<![\w.)'\"])/\w|[A-Za-z]:\\|~/|/(home|tmp|mnt|data|Users)\b")
+
+# What a "$" expression may hold: names, attributes, literals, sums, comparisons, calls. No lambda, no comprehension.
+PLAIN_SYNTAX = (
+    ast.Expression,
+    ast.Name,
+    ast.Attribute,
+    ast.Constant,
+    ast.List,
+    ast.Tuple,
+    ast.Load,
+    ast.Subscript,
+    ast.BinOp,
+    ast.Add,
+    ast.Compare,
+    ast.Gt,
+    ast.NotEq,
+    ast.IfExp,
+    ast.Call,
+    ast.keyword,
+)
+PLAIN_CALLS = re.compile(
+    r"(monai|torch|monai_mamba_gen|operator)(\.\w+)+|str|list|range|str\(\w+\)\.lower|\w+\.(to|parameters|run|finish)"
+)
+
+
+def read(bundle, name):
+    return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def merged(bundle, name):
+    """Return a config as it is used: inference.json by itself, the others over train.json."""
+    parser = ConfigParser()
+    files = [name] if name in ("train", "inference") else ["train", name]
+    parser.read_config([str(bundle / "configs" / f"{file}.json") for file in files])
+    parser.read_meta(str(bundle / "configs" / "metadata.json"))
+    return parser
+
+
+def nodes(tree, path=""):
+    """Yield (id, value) of every node of a config."""
+    yield path, tree
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield from nodes(value, f"{path}#{key}" if path else str(key))
+
+
+def strings(tree):
+    return [(path, value) for path, value in nodes(tree) if isinstance(value, str)]
+
+
+def test_there_are_bundles(request):
+    assert (request.config.rootpath / "bundles" / "acdc_slices_vm_ddpm_synthesis" / "configs").is_dir()
+
+
+def test_files(bundle):
+    missing = [name for name in FILES if not (bundle / name).is_file()]
+    missing += [f"{name}.json" for name in CONFIGS if not (bundle / "configs" / f"{name}.json").is_file()]
+    assert not missing and (bundle / "models").is_dir()
+    assert not list(bundle.rglob("*.py"))
+    assert "Apache License" in (bundle / "LICENSE").read_text()
+
+
+def test_no_other_weights_than_monai_label_would_take(bundle):
+    """MONAI Label loads the ``*.pt`` with the shortest name."""
+    names = sorted((path.name for path in (bundle / "models").glob("*.pt")), key=len)
+    assert not names or names[0] == "model.pt"
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_targets_are_full_dotted_paths_that_exist(bundle, name):
+    targets = [value for path, value in nodes(read(bundle, name)) if path.endswith("_target_")]
+    for target in targets:
+        assert target.startswith(OURS), target
+        assert callable(pydoc.locate(target)), f"{target} does not exist"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_absolute_paths(bundle, name):
+    found = [value for _, value in strings(read(bundle, name)) if "://" not in value and ABSOLUTE.search(value)]
+    assert not found
+
+
+@pytest.mark.parametrize("text", ["/data/acdc", "$'/tmp/x'", "~/acdc", "C:\\acdc", "a /home/me"])
+def test_absolute_paths_would_be_found(text):
+    assert ABSOLUTE.search(text)
+
+
+def plain(expression):
+    """Return what is not plain about an expression, None when it is."""
+    source = re.sub(r"@([\w#]+)", lambda match: "ref_" + match[1].replace("#", "_"), expression.removeprefix("$"))
+    if re.fullmatch(r"import [\w.]+", source):
+        return None
+    for node in ast.walk(ast.parse(source, mode="eval")):
+        if not isinstance(node, PLAIN_SYNTAX):
+            return type(node).__name__
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            return node.attr
+        if isinstance(node, ast.Call) and not PLAIN_CALLS.fullmatch(ast.unparse(node.func)):
+            return ast.unparse(node.func)
+    return None
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_expressions_are_plain(bundle, name):
+    found = {path: (value, plain(value)) for path, value in strings(read(bundle, name)) if value.startswith("$")}
+    assert not {path: each for path, each in found.items() if each[1]}
+
+
+@pytest.mark.parametrize(
+    "text", ["$lambda x: x", "$__import__('os').system('x')", "$[x for x in @a]", "$open('a')", "$().__class__"]
+)
+def test_other_expressions_would_be_found(text):
+    assert plain(text)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_every_reference_resolves(bundle, name):
+    parser = merged(bundle, name)
+    for path, value in strings(parser.get()):
+        for reference in re.findall(r"@([A-Za-z_]\w*(?:(?:#|::)\w+)*)", value) if value.startswith(("$", "@")) else ():
+            assert reference.replace("::", "#") in parser, f"{path}: @{reference}"
+
+
+@pytest.mark.parametrize(
+    ("name", "run_id"),
+    [("train", "training"), ("inference", "inferring"), ("evaluate", "evaluating")],
+)
+def test_run_and_its_name(bundle, name, run_id):
+    parser = merged(bundle, name)
+    for key in ("bundle_root", "output_dir", "dataset_dir", "device", "network_def"):
+        assert key in parser
+    assert parser["dataset_dir"] == "" and parser["bundle_root"] == "."
+    parser.parse()
+    assert parser["run"] and parser[run_id] == parser["run"]
+
+
+def check_properties(bundle, kind, *names, **overrides):
+    """Return what MONAI finds missing or misnamed; it builds every object, so data and weights have to be there."""
+    workflow = ConfigWorkflow(
+        config_file=[str(bundle / "configs" / f"{name}.json") for name in names],
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        **overrides,
+    )
+    workflow.initialize()
+    assert workflow.version == read(bundle, "metadata")["version"]
+    return workflow.check_properties()
+
+
+def test_properties_of_monais_train_workflow(bundle, tmp_path):
+    assert check_properties(bundle, "train", "train", "demo", bundle_root=str(tmp_path)) == []
+
+
+def test_properties_of_monais_infer_workflow(bundle, tmp_path):
+    network = merged(bundle, "inference").get_parsed_content("network_def")
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    overrides = {"bundle_root": str(tmp_path), "weights": str(tmp_path / "model.pt")}
+    assert check_properties(bundle, "infer", "inference", **overrides) == []
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_handler_lists_hold_dictionaries(bundle, name):
+    """MONAI's checks, its federated client and MONAI Label look into each handler's ``_target_``."""
+    config = merged(bundle, name).get()
+    for part in ("train", "validate"):
+        assert all("_target_" in handler for handler in config[part]["handlers"])
+
+
+def test_metadata(bundle):
+    metadata = read(bundle, "metadata")
+    assert not [key for key in REQUIRED_METADATA if not metadata.get(key)]
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["monai_mamba_gen"] == monai_mamba_gen.__version__
+    assert "optional_packages_version" not in metadata
+    data_format = metadata["network_data_format"]
+    assert next(iter(data_format["inputs"])) == "image" and next(iter(data_format["outputs"])) == "pred"
+    for tensor in (*data_format["inputs"].values(), *data_format["outputs"].values()):
+        assert {"type", "format", "num_channels", "spatial_shape", "dtype", "value_range"} <= tensor.keys()
+        assert all(key.isdigit() for key in tensor.get("channel_def", {}))
+
+
+def test_metadata_against_monais_schema(bundle):
+    metadata = read(bundle, "metadata")
+    path = SCHEMAS / Path(metadata["schema"]).name
+    if not path.is_file():
+        pytest.skip("MONAI's metadata schema is not beside the checkout, and tests do not download")
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.validate(metadata, json.loads(path.read_text(encoding="utf-8")))
+
+
+def test_network_takes_what_metadata_says(bundle):
+    """MONAI's verify_net_in_out: the network is called with the image alone."""
+    verify_net_in_out(
+        net_id="network_def",
+        config_file=str(bundle / "configs" / "inference.json"),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        device="cpu",
+    )
+
+
+def test_defaults_of_metadata_and_configs_agree(bundle):
+    """Training, generation and metadata speak of one network and one image size."""
+    train, inference, metadata = (read(bundle, name) for name in ("train", "inference", "metadata"))
+    assert train["image_size"] == inference["image_size"]
+    assert inference["image_size"] == metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    networks = []
+    for config in (train, inference):
+        parser = ConfigParser(config | {"preset": "micro"} if "preset" in config else config)
+        networks.append(parser.get_parsed_content("network_def"))
+    first, second = (network.state_dict() for network in networks)
+    assert {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in second.items()}
+    assert train["sampling_scheduler"] == inference["sampling_scheduler"]
+    keys = ("sampler", "num_inference_steps", "num_train_timesteps", "preset", "sequence_regeneration")
+    assert [train[key] for key in keys] == [inference[key] for key in keys]
+    assert (
+        train["noise_scheduler"].items()
+        >= {key: value for key, value in train["sampling_scheduler"].items() if key not in ("_target_", "name")}.items()
+    )
+
+
+def test_reading_a_config_needs_no_gpu_name(bundle):
+    """MONAI Label overwrites ``device`` with a string, so no expression may ask it for attributes."""
+    for _, value in strings(read(bundle, "inference")):
+        assert not re.search(r"@device\.\w", value)
+    assert isinstance(ConfigParser({"imports": ["$import monai_mamba_gen.utils"]}).get(), dict)
+    parser = merged(bundle, "inference")
+    parser["device"], parser["preset"] = "cpu", "micro"
+    assert isinstance(parser.get_parsed_content("network"), torch.nn.Module)
