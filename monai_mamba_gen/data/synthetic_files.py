@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..utils import DataError
+from ..utils import SYNTHETIC_MARKS, DataError
 
 __all__ = ["read_provenance", "synthetic_extension", "write_synthetic_image"]
 
@@ -57,8 +57,8 @@ def _png_bytes(image: np.ndarray, marks: str, dtype: str, value_range: tuple[flo
     levels = np.iinfo(dtype).max
     scaled = np.round(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * levels).astype(dtype)
     text = PngInfo()
-    text.add_text("Synthetic", "true")
-    text.add_text("DigitalSourceType", "trainedAlgorithmicMedia")
+    for key, value in SYNTHETIC_MARKS.items():
+        text.add_text(key, value)
     text.add_itxt("Provenance", marks)
     stream = io.BytesIO()
     Image.fromarray(scaled.T).save(stream, format="PNG", pnginfo=text)

@@ -231,7 +231,7 @@ class FIDHandler:
             (f"real ({len(real)} of {report['n_real']})", image_grid(real, columns)),
             (f"synthetic ({len(fake)} of {report['n_fake']})", image_grid(fake, columns)),
         ]
-        save_png(self.output_dir / "real_vs_synthetic.png", labelled_rows(rows))
+        save_png(self.output_dir / "real_vs_synthetic.png", labelled_rows(rows), {"Synthetic": "the rows named so"})
         logger.info(summary_line(report))
         for warning in report["warnings"]:
             logger.warning(warning)

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai.networks import eval_mode
 
 from ..utils.distributed import is_main_process
-from ..utils.image_grid import image_grid, save_png
+from ..utils.image_grid import SYNTHETIC_MARKS, image_grid, save_png
 from .non_finite_guard import unwrap
 
 __all__ = ["SampleGridHandler"]
@@ -83,7 +83,7 @@ class SampleGridHandler:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), eval_mode(self.network):
             images = self.sampler(inputs, self.network, seeds=self.seeds)
         picture = image_grid(images[:, :1])
-        save_png(self.output_dir / "samples" / f"epoch_{epoch:04d}.png", picture)
+        save_png(self.output_dir / "samples" / f"epoch_{epoch:04d}.png", picture, SYNTHETIC_MARKS)
         if self.log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
 

@@ -27,7 +27,7 @@ from ..data import (
     synthetic_extension,
     write_synthetic_image,
 )
-from ..utils import DataError, get_rank, get_world_size, image_grid, is_main_process, save_png
+from ..utils import SYNTHETIC_MARKS, DataError, get_rank, get_world_size, image_grid, is_main_process, save_png
 from ..utils.weights import state_dict_sha256, weights_sha256
 
 __all__ = ["SyntheticImageSaver"]
@@ -76,6 +76,8 @@ class SyntheticImageSaver:
         grid: whether to draw ``grid.png``.
         grid_size: number of images in it, those of the lowest seeds; of volumes the middle slice.
         dtype: stored type, see `write_synthetic_image`.
+        settings: further JSON-like settings for the marks, such as the size of the images; images of other settings are
+            refused in the same folder.
 
     Raises:
         DataError: when the weights file is missing, or the folder holds images of other weights or settings.
@@ -97,6 +99,7 @@ class SyntheticImageSaver:
         grid: bool = True,
         grid_size: int = 36,
         dtype: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if grid_size < 1:
             raise ValueError(f"grid_size must be at least 1, got {grid_size}")
@@ -110,13 +113,15 @@ class SyntheticImageSaver:
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.grid_size = grid_size if grid else 0
         self.dtype = dtype
+        self.settings = dict(settings or {})
         self._weights_sha256 = None if weights_path is None else weights_sha256(weights_path)
         self._settings: dict[str, Any] | None = None
         self._finished = False
 
     def attach(self, engine: Engine) -> None:
         """Save after each iteration of an engine and finish when it has completed."""
-        known = {"model": self.model_name, "weights_sha256": self._weights_sha256, **self._describe(self.sampler)}
+        known = {"model": self.model_name, "weights_sha256": self._weights_sha256}
+        known |= {**self._describe(self.sampler), **self.settings}
         self._check_folder({key: value for key, value in known.items() if key != "weights_sha256" or value is not None})
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
         engine.add_event_handler(Events.COMPLETED, lambda _: self.finish())
@@ -171,7 +176,7 @@ class SyntheticImageSaver:
         if digest is None and network is not None:
             digest = state_dict_sha256(getattr(network, "module", network))
         sampler = self.sampler if self.sampler is not None else getattr(engine, "inferer", None)
-        return {"model": self.model_name, "weights_sha256": digest, **self._describe(sampler)}
+        return {"model": self.model_name, "weights_sha256": digest, **self._describe(sampler), **self.settings}
 
     def _check_folder(self, settings: Mapping[str, Any]) -> None:
         """Refuse to mix images of different weights or settings in one folder."""
@@ -198,4 +203,5 @@ class SyntheticImageSaver:
             array = array[..., array.shape[-1] // 2] if array.ndim == 3 else array
             tiles.append(array)
         same = torch.from_numpy(np.stack([tile for tile in tiles if tile.shape == tiles[0].shape]))
-        save_png(self.output_dir / "grid.png", image_grid(same[:, None], value_range=self.value_range))
+        picture = image_grid(same[:, None], value_range=self.value_range)
+        save_png(self.output_dir / "grid.png", picture, SYNTHETIC_MARKS)

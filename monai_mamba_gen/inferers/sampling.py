@@ -115,9 +115,11 @@ class SamplingInferer(Inferer):
         self.cpu_threads = cpu_threads
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings that, with the network and a seed, determine an image; JSON can hold them."""
+        """Return the JSON-like settings that, with network, noise schedule and seed, determine an image."""
         return {
             "sampler": type(self.scheduler).__name__,
+            "prediction_type": str(self.scheduler.prediction_type),
+            "train_timesteps": self.scheduler.num_train_timesteps,
             "steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "class_label": self.class_label,

@@ -13,12 +13,13 @@ from .distributed import (
     local_device,
 )
 from .errors import DataError, install_concise_errors, root_cause
-from .image_grid import image_grid, labelled_rows, save_png
+from .image_grid import SYNTHETIC_MARKS, image_grid, labelled_rows, save_png
 from .optional import import_optional
 from .seeding import derive_seed, keyed_generator, per_sample_randn
 from .weights import file_sha256, state_dict_sha256, weights_sha256
 
 __all__ = [
+    "SYNTHETIC_MARKS",
     "DataError",
     "batch_size_per_process",
     "derive_seed",

@@ -47,6 +47,12 @@ def _is_ours(error: BaseException) -> bool:
     return isinstance(error, (ValueError, ImportError)) and module.split(".")[0] == __name__.split(".")[0]
 
 
+def _line_is_open() -> bool:
+    """Whether a progress bar, stopped by the error, has left the cursor in the middle of a line."""
+    bar = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return len(getattr(bar, "_instances", ())) > 0
+
+
 def install_concise_errors() -> None:
     """
     Show an error that the user can act on as one line instead of the traceback of every layer above it.
@@ -65,6 +71,8 @@ def install_concise_errors() -> None:
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         cause = root_cause(error)
         if _is_ours(cause) and not os.environ.get(_TRACEBACK):
+            if _line_is_open():
+                print(file=sys.stderr)
             print(f"monai_mamba_gen: error: {cause}", file=sys.stderr)
         else:
             previous(kind, error, traceback)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
-__all__ = ["image_grid", "labelled_rows", "save_png"]
+__all__ = ["SYNTHETIC_MARKS", "image_grid", "labelled_rows", "save_png"]
+
+SYNTHETIC_MARKS = {"Synthetic": "true", "DigitalSourceType": "trainedAlgorithmicMedia"}
 
 
 def _to_uint8(images: torch.Tensor, value_range: tuple[float, float]) -> np.ndarray:
@@ -68,10 +71,20 @@ def labelled_rows(grids: Sequence[tuple[str, np.ndarray]], header: int = 16) -> 
     return np.asarray(canvas)
 
 
-def save_png(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Write a uint8 picture as PNG through a temporary file, so that a reader never meets half of it."""
+def save_png(path: str | os.PathLike[str], picture: np.ndarray, marks: Mapping[str, str] | None = None) -> None:
+    """
+    Write a uint8 picture as PNG through a temporary file, so that a reader never meets half of it.
+
+    Args:
+        path: the file; its folder is made where missing.
+        picture: (rows, columns) uint8.
+        marks: text chunks, such as `SYNTHETIC_MARKS` for pictures of synthetic images.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(picture).save(temporary, format="PNG")
+    text = PngInfo()
+    for key, value in (marks or {}).items():
+        text.add_text(key, value)
+    Image.fromarray(picture).save(temporary, format="PNG", pnginfo=text)
     os.replace(temporary, path)

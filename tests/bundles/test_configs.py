@@ -237,7 +237,14 @@ def test_defaults_of_metadata_and_configs_agree(bundle):
     first, second = (network.state_dict() for network in networks)
     assert {name: value.shape for name, value in first.items()} == {name: value.shape for name, value in second.items()}
     assert train["sampling_scheduler"] == inference["sampling_scheduler"]
-    keys = ("sampler", "num_inference_steps", "num_train_timesteps", "preset", "sequence_regeneration")
+    keys = (
+        "sampler",
+        "num_inference_steps",
+        "num_train_timesteps",
+        "preset",
+        "sequence_regeneration",
+        "prediction_type",
+    )
     assert [train[key] for key in keys] == [inference[key] for key in keys]
     assert (
         train["noise_scheduler"].items()

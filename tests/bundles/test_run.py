@@ -41,7 +41,8 @@ def losses(root):
 
 
 def test_training_writes_model_checkpoint_history_curve_and_samples(trained):
-    assert sorted(path.name for path in (trained / "models").iterdir()) == ["checkpoint_epoch=1.pt", "model.pt"]
+    found = sorted(path.name for path in (trained / "models").iterdir())
+    assert found == ["checkpoint_epoch=1.pt", "model.json", "model.pt"]
     (line,) = history(trained)
     assert line["epoch"] == 1 and line["iteration"] == 6
     assert math.isfinite(line["train_loss"]) and math.isfinite(line["val_loss"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tqdm import tqdm
 
 from monai_mamba_gen.utils import DataError, install_concise_errors, root_cause
 
@@ -103,3 +104,10 @@ def test_root_cause_stops_at_from_none() -> None:
 
 def test_data_error_is_a_value_error() -> None:
     assert issubclass(DataError, ValueError)
+
+
+def test_starts_a_line_of_its_own_after_a_progress_bar(monkeypatch, capsys) -> None:
+    with tqdm(total=2):
+        assert "\nmonai_mamba_gen: error: key must be" in shown("derive_seed()", monkeypatch, capsys)
+    capsys.readouterr()
+    assert shown("derive_seed()", monkeypatch, capsys).startswith("monai_mamba_gen: error: ")

@@ -24,9 +24,10 @@ class RespacedDDPMScheduler(RespacingMixin, DDPMScheduler):
     (Ho et al., equations 6 and 7). With all timesteps this is MONAI's `DDPMScheduler`.
 
     MONAI 1.6.1's `DDPMScheduler` takes ``s = t - 1`` whatever `set_timesteps` chose, so that with fewer steps than in
-    training most of the noise stays in the image (of an exact Gaussian of standard deviation 0.2, 250 of 1000 steps
-    leave 0.50, 50 steps 0.86); diffusers had the same error until its pull request 2076. It also interpolates
-    variances where ``learned_range`` means their logarithms, and casts its schedule in place (see `RespacingMixin`).
+    training most of the noise stays in the image (unclipped, of an exact Gaussian of standard deviation 0.2, 250 of
+    1000 steps leave 0.50, 50 steps 0.86); diffusers had the same error until its pull request 2076. It also
+    interpolates variances where ``learned_range`` means their logarithms, and casts its schedule in place (see
+    `RespacingMixin`).
 
     Args:
         args: as for `monai.networks.schedulers.DDPMScheduler`: ``num_train_timesteps, schedule, variance_type,

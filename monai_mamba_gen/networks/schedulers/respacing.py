@@ -22,6 +22,12 @@ class RespacingMixin:
     alphas_cumprod: torch.Tensor
     prediction_type: str
 
+    def __init__(self, *args, **kwargs) -> None:
+        allowed = [member.value for member in DDPMPredictionType]
+        if kwargs.get("prediction_type", allowed[0]) not in allowed:  # MONAI's own error names neither value nor choice
+            raise ValueError(f"prediction_type must be one of {allowed}, got {kwargs['prediction_type']!r}")
+        super().__init__(*args, **kwargs)
+
     def previous_timestep(self, timestep: int | torch.Tensor) -> int:
         """Return the next lower chosen timestep, the one a step leads to; -1 after the last, which means no noise."""
         lower = self.timesteps[self.timesteps < int(timestep)]

@@ -151,3 +151,10 @@ def test_clipping():
     for scheduler in (RespacedDDPMScheduler(10), RespacedDDIMScheduler(10)):
         _, original = scheduler.step(torch.zeros(1, 1, 2, 2), 5, torch.full((1, 1, 2, 2), 9.0))
         assert original.max() == 1
+
+
+@pytest.mark.parametrize("scheduler_class", [RespacedDDPMScheduler, RespacedDDIMScheduler])
+def test_an_unknown_prediction_type_is_named(scheduler_class):
+    with pytest.raises(ValueError, match=r"prediction_type must be one of \['epsilon', .*\], got 'noise'"):
+        scheduler_class(10, prediction_type="noise")
+    assert scheduler_class(10, prediction_type="v_prediction").prediction_type == "v_prediction"

@@ -1,0 +1,201 @@
+"""
+The documentation as code: links, names, options and examples are true, and the reference lists what is public.
+
+``python tests/test_docs.py`` writes docs/reference.md anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import monai_mamba_gen
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference.md"
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
+RUN = "monai.bundle run "
+# Options that are not keys of a config: of MONAI's runner, torchrun, pytest, MONAI Label and TensorBoard.
+OTHER_OPTIONS = set(
+    "config_file standalone nproc_per_node dist download name output app studies conf logdir no-deps".split()
+)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """Headings as GitHub names them."""
+    prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def resolve(dotted: str) -> None:
+    """Import the longest module in a dotted name and look the rest up in it."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        try:
+            found = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not name.startswith(str(error.name)):
+                raise
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return
+
+
+def config_keys(bundle: Path) -> set[str]:
+    """Keys of all configs of a bundle, nested ones too (``train#trainer#max_epochs``)."""
+    keys: set[str] = set()
+
+    def walk(content: object, prefix: str = "") -> None:
+        if isinstance(content, dict):
+            for key, value in content.items():
+                keys.add(prefix + key)
+                walk(value, f"{prefix}{key}#")
+
+    for path in bundle.glob("configs/*.json"):
+        if path.name != "metadata.json":
+            walk(json.loads(path.read_text(encoding="utf-8")))
+    return keys
+
+
+@pytest.fixture(scope="module")
+def known_options() -> set[str]:
+    return set().union(*(config_keys(bundle) for bundle in ROOT.glob("bundles/*"))) | OTHER_OPTIONS
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    assert broken == []
+
+
+@every_page
+def test_dotted_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in sorted(set(re.findall(r"\bmonai_mamba_gen(?:\.[A-Za-z_]\w*)+", text))):
+        resolve(name)
+
+
+def test_a_wrong_dotted_name_is_noticed() -> None:
+    with pytest.raises(AttributeError):
+        resolve("monai_mamba_gen.networks.nets.NoSuchNetwork")
+
+
+@every_page
+def test_options_are_keys_of_a_config(page: Path, known_options: set[str]) -> None:
+    options = set(re.findall(r"(?<![\w-])--([A-Za-z][\w#-]*)", page.read_text(encoding="utf-8")))
+    assert options - known_options == set()
+
+
+@every_page
+def test_commands_name_what_their_configs_hold(page: Path) -> None:
+    bundle = ROOT / "bundles" / "acdc_slices_vm_ddpm_synthesis"
+    text = page.read_text(encoding="utf-8")
+    written_here = set(re.findall(r"`configs/(\w+\.json)`", text))  # configs that a page tells the reader to write
+    for block in blocks(text, "bash"):
+        for part in block.replace("\\\n", " ").replace("\n", "&&").split("&&"):
+            if RUN not in part:
+                continue
+            words = shlex.split(part.partition(RUN)[2], comments=True)
+            names = re.findall(r"(\w+\.json)", words[words.index("--config_file") + 1])
+            config: dict = {}
+            for name in names:
+                path = bundle / "configs" / name
+                assert path.is_file() or name in written_here, f"{name} in: {part}"
+                config |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            assert words[0] in config, f"run id {words[0]} in: {part}"
+            given = {word[2:] for word in words if word.startswith("--")} - {"config_file"}
+            assert given <= set(config), f"options in: {part}"
+
+
+@every_page
+def test_json_can_be_read(page: Path) -> None:
+    for block in blocks(page.read_text(encoding="utf-8"), "json"):
+        json.loads(block)
+
+
+@every_page
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "example"}  # the blocks of a page go on from one another
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("mark", ["demo-line", "test-line"])
+def test_readme_has_its_lines_to_paste(mark: str) -> None:
+    below = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")[2]
+    line = re.match(r"```bash\n([^\n]+)\n```", below)
+    assert line is not None
+    assert "pip install -c constraints.txt" in line[1]
+
+
+def test_readme_has_no_other_line_that_installs_and_runs() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert sum("pip install" in line for line in lines) == 2
+
+
+def public_modules() -> dict[str, list[str]]:
+    """Each sub-package with its public names."""
+    found = [module.name for module in pkgutil.walk_packages(monai_mamba_gen.__path__, "monai_mamba_gen.")]
+    packages = (importlib.import_module(name) for name in found)
+    return {each.__name__: sorted(each.__all__) for each in packages if hasattr(each, "__path__") and each.__all__}
+
+
+def test_the_reference_lists_what_is_public() -> None:
+    sections = re.split(r"^## ", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    listed = {
+        section.partition("\n")[0].strip("`"): re.findall(r"^\| `(\w+)` \| \S", section, flags=re.MULTILINE)
+        for section in sections
+    }
+    assert listed == public_modules(), "run python tests/test_docs.py"
+    assert " at 0x" not in REFERENCE.read_text(encoding="utf-8")  # an object without words of its own
+
+
+def first_line(item: object) -> str:
+    """Return the first sentence or line of a docstring as the cell of a table."""
+    text = (inspect.getdoc(item) or "").split("\n\n")[0]
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
+def reference() -> str:
+    parts = [
+        "# Reference\n\nPublic names by module, with the first line of their documentation. `help(name)` shows the\n"
+        "rest: arguments with shapes and ranges, errors and an example. `python tests/test_docs.py` writes this page.\n"
+    ]
+    for module, names in public_modules().items():
+        package = importlib.import_module(module)
+        rows = []
+        for name in names:
+            item = getattr(package, name)
+            rows.append(f"| `{name}` | {first_line(item) if callable(item) else f'`{item!r}`'} |")
+        head = f"## `{module}`\n\n{first_line(package)}\n\n| name | what it is |\n|---|---|\n"
+        parts.append(head + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(reference(), encoding="utf-8")
