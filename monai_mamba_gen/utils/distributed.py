@@ -77,13 +77,19 @@ def batch_size_per_process(batch_size: int, dataset: Sized | None = None) -> int
 
     Raises:
         ValueError: when ``batch_size`` is not a positive multiple of the number of processes.
-        DataError: when the data set is smaller than one batch.
+        DataError: when the data set is smaller than one batch, or torchrun started several processes and none of them
+            has called `init_process_group`.
 
     Example:
         >>> batch_size_per_process(16, range(100))
         16
     """
     world_size = get_world_size()
+    if not _initialized() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise DataError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes that do not know of each other: "
+            "add configs/multi_gpu_train.json to config_file"
+        )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1 or batch_size % world_size:
         allowed = "a positive integer" if world_size == 1 else f"a positive multiple of the {world_size} processes"
         raise ValueError(f"batch_size must be {allowed}, got {batch_size!r}")

@@ -26,7 +26,7 @@ SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "reference" / "schema
 OURS = ("monai.", "torch.", "ignite.", "monai_mamba_gen.")
 ABSOLUTE = re.compile(r"(?<![\w.)'\"])/\w|[A-Za-z]:\\|~/|/(home|tmp|mnt|data|Users)\b")
 
-# What a "$" expression may hold: names, attributes, literals, sums, comparisons, calls. No lambda, no comprehension.
+# What a "$" expression may hold: names, attributes, literals, sums, comparisons, calls; no lambda, no comprehension.
 PLAIN_SYNTAX = (
     ast.Expression,
     ast.Name,
@@ -38,6 +38,7 @@ PLAIN_SYNTAX = (
     ast.Subscript,
     ast.BinOp,
     ast.Add,
+    ast.Mult,
     ast.Compare,
     ast.Gt,
     ast.NotEq,
@@ -46,7 +47,7 @@ PLAIN_SYNTAX = (
     ast.keyword,
 )
 PLAIN_CALLS = re.compile(
-    r"(monai|torch|monai_mamba_gen|operator)(\.\w+)+|str|list|range|str\(\w+\)\.lower|\w+\.(to|parameters|run|finish)"
+    r"(monai|torch|monai_mamba_gen|operator)(\.\w+)+|str|len|list|range|str\(\w+\)\.lower|\w+\.(to|parameters|run|finish)"
 )
 
 

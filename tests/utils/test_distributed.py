@@ -75,3 +75,9 @@ def test_batch_size_must_be_a_positive_integer(value) -> None:
 def test_data_smaller_than_a_batch() -> None:
     with pytest.raises(DataError, match="5 images, not one batch of batch_size 6"):
         batch_size_per_process(6, range(5))
+
+
+def test_processes_that_do_not_know_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="torchrun started 2 processes .* add configs/multi_gpu_train.json"):
+        batch_size_per_process(4)
