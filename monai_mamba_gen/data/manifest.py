@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..utils.atomic_write import atomic_write
 from ..utils.weights import file_sha256
 
 __all__ = ["append_manifest", "finished_seeds", "manifest_path", "merge_manifest", "read_manifest"]
@@ -91,9 +92,8 @@ def merge_manifest(output_dir: str | os.PathLike[str]) -> dict[int, dict[str, An
     target = manifest_path(output_dir)
     if not records:
         return records
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(json.dumps(record, sort_keys=True) + "\n" for record in records.values()))
-    os.replace(temporary, target)
+    with atomic_write(target) as temporary:
+        temporary.write_text("".join(json.dumps(record, sort_keys=True) + "\n" for record in records.values()))
     for part in Path(output_dir).glob(_PATTERN):
         if part != target:
             part.unlink()

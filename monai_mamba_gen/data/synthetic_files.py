@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..utils import SYNTHETIC_MARKS, DataError
+from ..utils import SYNTHETIC_MARKS, DataError, atomic_write
 
 __all__ = ["read_provenance", "synthetic_extension", "write_synthetic_image"]
 
@@ -118,9 +118,8 @@ def write_synthetic_image(
         content = _nifti_bytes(array, matrix, marks, _description(provenance), dtype)
         content = gzip.compress(content, compresslevel=6, mtime=0) if extension == ".nii.gz" else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 

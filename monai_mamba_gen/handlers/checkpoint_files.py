@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..utils.atomic_write import atomic_write
+
 __all__ = ["atomic_save", "checkpoint_path", "list_checkpoints", "remove_stale_files"]
 
 _CHECKPOINT = re.compile(r"checkpoint_epoch=(\d+)\.pt")
@@ -48,13 +50,7 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
             ``weights_only=True``.
         path: final path; the folder exists.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from torch.nn import Module
 
 from .. import __version__
+from ..utils.atomic_write import atomic_write
 from ..utils.distributed import get_world_size, is_main_process
 from ..utils.errors import DataError
 from .checkpoint_files import atomic_save, checkpoint_path, list_checkpoints, remove_stale_files
@@ -117,10 +118,8 @@ class AtomicCheckpointSaver:
             path.unlink(missing_ok=True)
 
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
-        path = self.save_dir / "model.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-        os.replace(temporary, path)
+        with atomic_write(self.save_dir / "model.json") as temporary:
+            temporary.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
     def _refuse_non_finite(self, epoch: int) -> None:
         networks = {name: entry for name, entry in self.save_dict.items() if isinstance(entry, Module)}

@@ -22,6 +22,7 @@ from ..metrics.feature_set import FeatureSet
 from ..metrics.features import FeatureExtractor
 from ..metrics.images import content_hash, image_keys, load_images
 from ..metrics.report import build_report
+from ..utils.atomic_write import atomic_write
 from ..utils.distributed import is_main_process
 from ..utils.errors import DataError
 from ..utils.image_grid import image_grid, labelled_rows, save_png
@@ -221,10 +222,8 @@ class FIDHandler:
     def _write(self, report: dict[str, Any], fake_images: torch.Tensor) -> None:
         """Write report and picture, each atomically, and log the report in one line."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        path = self.output_dir / "report.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with atomic_write(self.output_dir / "report.json") as temporary:
+            temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         real, fake = self._real_images[: self.num_pictures], fake_images[: self.num_pictures]
         columns = math.ceil(math.sqrt(2 * self.num_pictures))
         rows = [

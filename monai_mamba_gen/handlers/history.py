@@ -13,6 +13,7 @@ from monai.engines import IterationEvents
 from monai.utils import is_scalar
 from monai.utils.enums import CommonKeys
 
+from ..utils.atomic_write import atomic_write
 from ..utils.distributed import get_world_size, is_main_process
 from .loss_curve import draw_loss_curve
 
@@ -92,8 +93,7 @@ class HistoryHandler:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.exists() else []
         records = [old for old in map(json.loads, lines) if old["epoch"] < record["epoch"]] + [record]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(each) + "\n" for each in records))
-        os.replace(temporary, path)
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(json.dumps(each) + "\n" for each in records))
         draw_loss_curve(records, self.output_dir / "curve.png")
         engine.logger.info(", ".join(f"{name} {value:.6g}" for name, value in record.items()))

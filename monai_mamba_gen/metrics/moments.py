@@ -10,6 +10,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 
+from ..utils.atomic_write import atomic_write
 from ..utils.errors import DataError
 
 __all__ = ["FeatureMoments", "save_npz"]
@@ -19,13 +20,8 @@ def save_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> Non
     """Write arrays as ``.npz`` through a temporary file, so that a reader never meets half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)
 
 
 class FeatureMoments:

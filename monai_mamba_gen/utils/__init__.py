@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .atomic_write import atomic_write
 from .checkpoints import load_tensors, load_weights, state_dict_mismatch
 from .distributed import (
     batch_size_per_process,
@@ -21,6 +22,7 @@ from .weights import file_sha256, state_dict_sha256, weights_sha256
 __all__ = [
     "SYNTHETIC_MARKS",
     "DataError",
+    "atomic_write",
     "batch_size_per_process",
     "derive_seed",
     "destroy_process_group",

@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from .atomic_write import atomic_write
+
 __all__ = ["SYNTHETIC_MARKS", "image_grid", "labelled_rows", "save_png"]
 
 SYNTHETIC_MARKS = {"Synthetic": "true", "DigitalSourceType": "trainedAlgorithmicMedia"}
@@ -82,9 +84,8 @@ def save_png(path: str | os.PathLike[str], picture: np.ndarray, marks: Mapping[s
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = PngInfo()
     for key, value in (marks or {}).items():
         text.add_text(key, value)
-    Image.fromarray(picture).save(temporary, format="PNG", pnginfo=text)
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG", pnginfo=text)

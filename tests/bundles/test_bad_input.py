@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def refuse(run, capfd, tmp_path):
     def call(run_id, *names, root=tmp_path / "root", **overrides):
         root.mkdir(exist_ok=True)
         before = written(root)
+        gc.collect()  # progress bars that an earlier test left write to the terminal when they go
         capfd.readouterr()
         with pytest.raises(Exception) as caught:  # noqa: PT011 - what the user sees is compared, not the type
             run.here(run.acdc, run_id, *names, bundle_root=str(root), **overrides)
