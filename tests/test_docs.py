@@ -22,9 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
 RUN = "monai.bundle run "
-# Options that are not keys of a config: of MONAI's runner, torchrun, pytest, MONAI Label and TensorBoard.
+# Options that are not keys of a config: of MONAI's runner, torchrun, pytest, pip, MONAI Label, TensorBoard, and ours.
 OTHER_OPTIONS = set(
-    "config_file standalone nproc_per_node dist download name output app studies conf logdir no-deps".split()
+    "config_file standalone nproc_per_node dist download name output app studies conf logdir no-deps index-url "
+    "no-cache-dir force-reinstall no-build-isolation exclude json".split()
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

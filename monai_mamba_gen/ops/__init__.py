@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from . import _requires_torch as _requires_torch
+from .backends import ScanBackend, scan_backends
+from .causal_conv import causal_conv1d
+from .ordered_scan import ordered_scan
 from .reference import selective_scan_ref
 from .reorder import scan_expand, scan_merge, scan_reorder
 from .scan_order import cross_scan_orders, inverse_order, random_order, regenerate_orders
-from .selective_scan import ScanBackend, scan_backends, selective_scan
+from .selective_scan import selective_scan
 
 __all__ = [
     "ScanBackend",
+    "causal_conv1d",
     "cross_scan_orders",
     "inverse_order",
+    "ordered_scan",
     "random_order",
     "regenerate_orders",
     "scan_backends",

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from .scan_inputs import compute_dtype, group_last
+from .scan_order import inverse_order
 
-__all__ = ["selective_scan_ref"]
+__all__ = ["scan_reference", "selective_scan_ref"]
 
 
 def selective_scan_ref(
@@ -53,3 +54,42 @@ def selective_scan_ref(
         y = y * F.silu(z.to(dtype))
     y = y.to(u.dtype)
     return (y, h) if return_last_state else y
+
+
+def scan_reference(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+    delta_bias: torch.Tensor | None,
+    orders: torch.Tensor | None,
+    delta_softplus: bool,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Scan K sets of sequences, each in its own order, by a plain loop; arguments and results as `scan_torch`.
+
+    Autograd differentiates it as it stands.
+    """
+    dt = delta if delta_bias is None else delta + delta_bias[:, :, None]
+    if delta_softplus:
+        dt = F.softplus(dt)
+    in_time = (u.expand_as(delta), dt, B, C)
+    if orders is not None:
+        in_time = (m.take_along_dim(orders[None, :, None], dim=3) for m in in_time)
+    h = dt.new_zeros(*dt.shape[:3], A.shape[2])  # (N, K, E, S)
+    ys = []
+    steps = zip(*(m.unbind(3) for m in in_time), strict=True) if dt.shape[3] else ()
+    for x_t, dt_t, b, c in steps:  # (N, K, E) twice, (N, K, S) twice
+        h = torch.exp(dt_t[..., None] * A) * h + (dt_t * x_t)[..., None] * b[:, :, None]
+        ys.append((h * c[:, :, None]).sum(-1))
+    y = torch.stack(ys, dim=3) if ys else torch.zeros_like(dt)  # (N, K, E, L)
+    if orders is not None:
+        y = y.take_along_dim(inverse_order(orders)[None, :, None], dim=3)
+    if D is not None:
+        y = y + D[:, :, None] * u
+    if reduction != "none":
+        y = y.sum(1, keepdim=True) / (y.shape[1] if reduction == "mean" else 1)
+    return y, h

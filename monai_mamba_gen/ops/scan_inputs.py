@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["check_scan_inputs", "compute_dtype", "group_last"]
+__all__ = [
+    "check_ordered_inputs",
+    "check_orders",
+    "check_scan_inputs",
+    "compute_dtype",
+    "group_last",
+    "require_permutations",
+]
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -55,11 +62,78 @@ def check_scan_inputs(
     for name, v in (("D", D), ("delta_bias", delta_bias)):
         _expect(name, v, f"({channels},)", v is None or tuple(v.shape) == (channels,))
     _expect("z", z, f"of u's shape {tuple(u.shape)}", z is None or z.shape == u.shape)
-    given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    _check_kinds({"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias})
+
+
+def _check_kinds(given: dict[str, torch.Tensor | None]) -> None:
+    """All real floating point, and on the device of the first."""
+    first, reference = next(iter(given.items()))
     for name, tensor in given.items():
         if tensor is None:
             continue
         if tensor.dtype not in _FLOATS:
             raise ValueError(f"{name} must be real floating point, got {tensor.dtype}")
-        if tensor.device != u.device:
-            raise ValueError(f"{name} is on {tensor.device}, but u is on {u.device}; all must be on one device")
+        if tensor.device != reference.device:
+            raise ValueError(
+                f"{name} is on {tensor.device}, but {first} is on {reference.device}; all must be on one device"
+            )
+
+
+def check_ordered_inputs(
+    x: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None,
+    delta_bias: torch.Tensor | None,
+    reduction: str,
+) -> None:
+    """
+    Check the arguments of `ordered_scan` but its orders.
+
+    Raises:
+        ValueError: naming the first argument that does not fit, its value and what is allowed.
+    """
+    if reduction not in ("sum", "mean", "none"):
+        raise ValueError(f"reduction must be 'sum', 'mean' or 'none', got {reduction!r}")
+    _expect("delta", delta, "(N, L, K, E)", delta.ndim == 4)
+    batch, length, sets, channels = delta.shape
+    shapes = (batch, length, channels), tuple(delta.shape)
+    _expect("x", x, f"{shapes[0]} or {shapes[1]}, as delta's (N, L, K, E)", tuple(x.shape) in shapes)
+    _expect("A", A, f"({sets}, {channels}, S)", A.ndim == 3 and tuple(A.shape[:2]) == (sets, channels))
+    expected = (batch, length, sets, A.shape[2])
+    for name, m in (("B", B), ("C", C)):
+        _expect(name, m, f"{expected}", tuple(m.shape) == expected)
+    for name, m in (("D", D), ("delta_bias", delta_bias)):
+        _expect(name, m, f"({sets}, {channels})", m is None or tuple(m.shape) == (sets, channels))
+    _check_kinds({"x": x, "delta": delta, "A": A, "B": B, "C": C, "D": D, "delta_bias": delta_bias})
+
+
+def check_orders(orders: torch.Tensor, delta: torch.Tensor) -> None:
+    """
+    Check a table of orders against delta (N, L, K, E), by its shape, dtype and device.
+
+    That each row is a permutation is checked where the rows are read: by the kernel in C at every call, and here for
+    other tensors on the CPU. A GPU is not made to wait for such a check; its kernels leave cells out of range alone.
+
+    Raises:
+        ValueError: when the table does not fit.
+    """
+    expected = (delta.shape[2], delta.shape[1])
+    _expect("orders", orders, f"(K, L) = {expected}", tuple(orders.shape) == expected)
+    if orders.dtype != torch.int64:
+        raise ValueError(f"orders must be int64, got {orders.dtype}")
+    if orders.device != delta.device:
+        raise ValueError(f"orders is on {orders.device}, but delta is on {delta.device}; all must be on one device")
+
+
+def require_permutations(orders: torch.Tensor) -> None:
+    """
+    Check that each row of a table (K, L) is a permutation of 0..L-1.
+
+    Raises:
+        ValueError: when one is not.
+    """
+    if not torch.equal(orders.sort(dim=-1).values, torch.arange(orders.shape[-1]).expand_as(orders)):
+        raise ValueError("orders must have a permutation of 0..L-1 in every row")

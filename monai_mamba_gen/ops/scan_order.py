@@ -14,7 +14,6 @@ import torch
 __all__ = ["cross_scan_orders", "inverse_order", "random_order", "regenerate_orders"]
 
 
-@functools.lru_cache(maxsize=256)
 def cross_scan_orders(height: int, width: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """
     Four orders of VMamba's cross-scan: by rows, by columns, and each backwards.
@@ -36,9 +35,18 @@ def cross_scan_orders(height: int, width: int, device: torch.device | str = "cpu
     """
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return _cross_scan_orders(height, width, device)  # a table out of the cache would be a constant of the graph
+    return _cached_cross_scan_orders(height, width, device)
+
+
+def _cross_scan_orders(height: int, width: int, device: torch.device | str) -> torch.Tensor:
     raster = torch.arange(height * width)
     by_columns = raster.view(height, width).T.reshape(-1)
     return torch.stack([raster, by_columns, raster.flip(0), by_columns.flip(0)]).to(device)
+
+
+_cached_cross_scan_orders = functools.lru_cache(maxsize=256)(_cross_scan_orders)
 
 
 def inverse_order(order: torch.Tensor) -> torch.Tensor:

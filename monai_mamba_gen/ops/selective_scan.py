@@ -1,79 +1,27 @@
-"""One selective scan, several backends; this file is the list of backends and the choice among them."""
+"""The selective scan with the arguments of mamba-ssm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
 
 import torch
+import torch.nn.functional as F
 
-from .mamba_ssm_scan import mamba_ssm_problem, selective_scan_mamba_ssm
-from .reference import selective_scan_ref
-from .scan_inputs import check_scan_inputs
-from .torch_scan import selective_scan_torch
+from .backends import run_scan
+from .scan_inputs import check_scan_inputs, compute_dtype
 
-__all__ = ["ScanBackend", "scan_backends", "selective_scan"]
-
-
-@dataclass(frozen=True)
-class ScanBackend:
-    """
-    A way to compute the selective scan.
-
-    Args:
-        name: what ``backend=`` calls it.
-        function: takes the arguments of `selective_scan` but ``backend``.
-        device_problem: returns why it cannot be used on a device (None: on any device here), or None when it can.
-        input_problem: returns why it cannot take these inputs, or None when it can.
-    """
-
-    name: str
-    function: Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
-    device_problem: Callable[[torch.device | None], str | None] = lambda device: None
-    input_problem: Callable[[torch.Tensor, torch.Tensor], str | None] = lambda u, A: None
+__all__ = ["selective_scan"]
 
 
-def _mamba_ssm_input_problem(u: torch.Tensor, A: torch.Tensor) -> str | None:
-    if u.dtype == torch.float64:
-        return "the kernel computes in float32, but u is float64"
-    if A.shape[1] > 256:
-        return f"the kernel takes at most 256 states, A has {A.shape[1]}"
-    return "u is empty" if u.numel() == 0 else None
+def _sets(B: torch.Tensor, C: torch.Tensor) -> int:
+    """Number of groups of channels that share both B and C."""
+    return math.lcm(*(m.shape[1] if m.ndim == 4 else 1 for m in (B, C)))
 
 
-# Fastest first. The reference is last: it can be named, and is never chosen by itself.
-_BACKENDS = (
-    ScanBackend("mamba_ssm", selective_scan_mamba_ssm, mamba_ssm_problem, _mamba_ssm_input_problem),
-    ScanBackend("torch", selective_scan_torch),
-    ScanBackend("reference", selective_scan_ref),
-)
-
-
-def scan_backends(device: torch.device | str | None = None) -> list[str]:
-    """
-    Names of the scan backends usable here, fastest first.
-
-    Args:
-        device: only those usable on this device; default any device of this machine.
-
-    Example:
-        >>> scan_backends("cpu")[-2:]
-        ['torch', 'reference']
-    """
-    device = None if device is None else torch.device(device)
-    return [backend.name for backend in _BACKENDS if backend.device_problem(device) is None]
-
-
-def _choose(name: str | None, u: torch.Tensor, A: torch.Tensor) -> ScanBackend:
-    for backend in _BACKENDS:
-        if name is not None and name != backend.name:
-            continue
-        problem = backend.device_problem(u.device) or backend.input_problem(u, A)
-        if problem is None:
-            return backend
-        if name is not None:
-            raise ValueError(f"backend={name!r} cannot be used here: {problem}; usable: {scan_backends(u.device)}")
-    raise ValueError(f"backend={name!r} is unknown; allowed: None or one of {[b.name for b in _BACKENDS]}")
+def _per_set(m: torch.Tensor, sets: int, dtype: torch.dtype) -> torch.Tensor:
+    """(N, S, L) or (N, G, S, L) -> (N, K, S, L)."""
+    m = (m[:, None] if m.ndim == 3 else m).to(dtype)
+    return m if m.shape[1] == sets else m.repeat_interleave(sets // m.shape[1], dim=1)
 
 
 def selective_scan(
@@ -123,6 +71,13 @@ def selective_scan(
         torch.Size([2, 4, 9])
     """
     check_scan_inputs(u, delta, A, B, C, D, z, delta_bias)
-    chosen = _choose(backend, u, A)
-    with torch.autocast(u.device.type, enabled=False):
-        return chosen.function(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    dtype, sets = compute_dtype(u), _sets(B, C)
+    x, dt = (m.to(dtype).unflatten(1, (sets, -1)) for m in (u, delta))  # (N, K, E, L)
+    A, D, delta_bias = (None if m is None else m.to(dtype).unflatten(0, (sets, -1)) for m in (A, D, delta_bias))
+    B, C = (_per_set(m, sets, dtype) for m in (B, C))
+    y, last = run_scan(x, dt, A, B, C, D, delta_bias, None, delta_softplus, "none", backend)
+    y = y.flatten(1, 2)  # (N, D, L)
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    y = y.to(u.dtype)
+    return (y, last.flatten(1, 2)) if return_last_state else y

@@ -101,3 +101,32 @@ def test_inputs_may_be_strided(orders):
     assert torch.equal(scan_reorder(x, orders), scan_reorder(x.contiguous(), orders))
     assert torch.equal(scan_merge(x, orders), scan_merge(x.contiguous(), orders))
     assert torch.equal(scan_expand(x[:, :, 0], orders), scan_expand(x[:, :, 0].contiguous(), orders))
+
+
+@pytest.mark.parametrize("function", [scan_expand, scan_reorder, scan_merge])
+def test_functional_transformations(function, orders):
+    shape = (orders.shape[1], 1, 2) if function is scan_expand else (orders.shape[1], 1, K, 2)
+    x = draw(3, *shape)
+    expected = torch.stack([function(one, orders) for one in x])
+    assert torch.equal(torch.func.vmap(lambda x: function(x, orders))(x), expected)
+    y = draw(*expected.shape[1:], seed=1)
+    leaf = x[0].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(function(leaf, orders), leaf, y)
+    assert torch.equal(torch.func.vjp(lambda x: function(x, orders), x[0])[1](y)[0], expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("function", [scan_expand, scan_reorder, scan_merge])
+def test_a_trace_and_an_export_hold_the_same_values_and_gradients(function, orders):
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return function(x, orders)
+
+    shape = (orders.shape[1], BATCH, CHANNELS) if function is scan_expand else (orders.shape[1], BATCH, K, CHANNELS)
+    x, module = draw(*shape).requires_grad_(), Module()
+    expected = module(x)
+    weight = draw(*expected.shape, seed=1)
+    for exported in (torch.jit.trace(module, x), torch.export.export(module, (x,)).module()):
+        assert torch.equal(exported(x), expected)
+        grads = [torch.autograd.grad(y, x, weight, retain_graph=True)[0] for y in (exported(x), expected)]
+        torch.testing.assert_close(*grads)

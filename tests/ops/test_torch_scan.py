@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from monai_mamba_gen.ops import selective_scan, selective_scan_ref, torch_scan
+from monai_mamba_gen.ops import selective_scan, selective_scan_ref, torch_chunks
 
 # rtol and atol of mamba's own tests, keyed by the dtype of the inputs
 HALF = {torch.float16: (3e-3, 5e-3), torch.bfloat16: (3e-2, 5e-2)}
@@ -112,20 +112,29 @@ def test_extreme_steps_stay_exact(change, dtype, scan_inputs, value_and_gradient
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 23, 24])
-def test_chunks_do_not_change_the_result(steps, monkeypatch, scan_inputs, value_and_gradients, assert_same):
-    """23 steps in chunks of 1, 2 (a ragged last one), 5 (ragged), 23 (one) and more than there are."""
-    inputs = scan_inputs(23, groups=2)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_chunks_do_not_change_the_result(steps, samples, monkeypatch, scan_inputs, value_and_gradients, assert_same):
+    """23 steps in chunks of 1, 2 (a ragged last one), 5 (ragged), 23 (one) and more than there are; 3 samples."""
+    inputs = scan_inputs(23, batch=3, groups=2)
     whole = value_and_gradients(torch_backend, inputs, delta_softplus=True)
-    elements = 2 * 6 * 5  # of one step: N * D * S
-    monkeypatch.setattr(torch_scan, "_CHUNK_ELEMENTS", steps * elements)
-    assert torch_scan._chunk_length(elements, 23) == min(steps, 23)
+    elements = 6 * 5  # of one step of one sample: D * S
+    monkeypatch.setattr(torch_chunks, "_MIN_STEPS", 1)
+    monkeypatch.setattr(torch_chunks, "_SAMPLE_ELEMENTS", steps * elements)
+    monkeypatch.setattr(torch_chunks, "_WORK_ELEMENTS", samples * min(steps, 23) * elements)
+    assert torch_chunks.chunk_steps(inputs["A"]) == steps
     chunked = value_and_gradients(torch_backend, inputs, delta_softplus=True)
     assert_same(chunked, whole, rtol=1e-12, atol=1e-12)
 
 
-def test_chunk_of_one_step_when_one_exceeds_the_budget(monkeypatch):
-    monkeypatch.setattr(torch_scan, "_CHUNK_ELEMENTS", 8)
-    assert torch_scan._chunk_length(100, 50) == 1
+def test_chunks_have_enough_steps_to_be_worth_a_kept_state():
+    assert torch_chunks.chunk_steps(torch.empty(64, 1024, 256, device="meta")) == 16
+
+
+def test_batch_does_not_change_a_sample(scan_inputs):
+    inputs = scan_inputs(40, batch=3, dtype=torch.float32)
+    one = {name: m[1:2] if name in ("u", "delta", "B", "C", "z") else m for name, m in inputs.items()}
+    whole, alone = torch_backend(**inputs, delta_softplus=True), torch_backend(**one, delta_softplus=True)
+    torch.testing.assert_close(whole[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_same_for_any_number_of_threads(scan_inputs, value_and_gradients, assert_same):
@@ -193,7 +202,7 @@ def test_memory_kept_for_backward_does_not_grow_with_the_state(length, scan_inpu
         torch_backend(**leaves, delta_softplus=True)
     sequences = 4 * length * batch * channels  # bytes of one (N, D, L) tensor
     matrices = 4 * length * batch * state  # of B or C
-    chunks = -(-length // torch_scan._chunk_length(batch * channels * state, length))
+    chunks = -(-length // torch_chunks.chunk_steps(inputs["A"]))
     states = 4 * chunks * batch * channels * state
     assert sum(saved.values()) <= 10 * sequences + 4 * matrices + 2 * states
     assert sum(saved.values()) < sequences * state / 2

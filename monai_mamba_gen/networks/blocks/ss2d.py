@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from ...ops import cross_scan_orders, random_order, regenerate_orders, scan_expand, scan_merge, scan_reorder
-from ...ops import selective_scan as scan
+from ...ops import cross_scan_orders, ordered_scan, random_order, regenerate_orders
+from .pointwise import pointwise
 
 __all__ = ["SS2D", "seed_scan_orders"]
 
@@ -32,7 +32,7 @@ class SS2D(nn.Module):
         d_conv: kernel size of the depthwise convolution, odd.
         sequence_regeneration: ``"always"``: a new random order at every scan; ``"train"``: only in training mode;
             ``"off"``: never, the output is then a plain function of the input.
-        scan_backend: backend of `selective_scan`; default the fastest.
+        scan_backend: backend of `ordered_scan`; default the fastest.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -117,35 +117,38 @@ class SS2D(nn.Module):
         orders = cross_scan_orders(height, width, x.device)  # (K, L)
         if shuffle is not None:
             orders = regenerate_orders(orders, shuffle)
-        tokens = x.flatten(2).permute(2, 0, 1)  # (L, N, C)
-        inner, gate = self.in_proj(tokens).chunk(2, dim=-1)  # (L, N, E) each
-        image = inner.permute(1, 2, 0).unflatten(-1, (height, width))  # (N, E, H, W)
+        tokens = x.flatten(2).transpose(1, 2)  # (N, L, C)
+        inner, gate = pointwise(tokens, self.in_proj.weight).chunk(2, dim=-1)  # (N, L, E) each
+        image = inner.transpose(1, 2).unflatten(-1, (height, width))  # (N, E, H, W), channels last in memory
         image = nn.functional.silu(self.conv2d(image))
-        y = self._scan(image.flatten(2).permute(2, 0, 1).contiguous(), orders)  # (L, N, E)
+        y = self._scan(image.flatten(2).transpose(1, 2), orders)  # (N, L, E)
         y = self.out_norm(y) * nn.functional.silu(gate)
-        return self.out_proj(y).permute(1, 2, 0).unflatten(-1, (height, width))
+        return pointwise(y, self.out_proj.weight).transpose(1, 2).unflatten(-1, (height, width))
 
     def _scan(self, tokens: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
-        """Scan (L, N, E) in K orders and add the results: (L, N, E) in raster order."""
-        length, batch, inner = tokens.shape
+        """Scan (N, L, E) in K orders and add the results: (N, L, E) in raster order."""
         k, rank, state = self.directions, self.dt_rank, self.d_state
-        projected = tokens @ self.x_proj_weight.flatten(0, 1).T  # (L, N, K * (R + 2S)), in raster order: it is per cell
-        projected = scan_reorder(projected.unflatten(-1, (k, rank + 2 * state)), orders)  # (L, N, K, R + 2S)
-        dt, B, C = projected.split([rank, state, state], dim=-1)
-        dt = torch.einsum("lnkr,ker->lnke", dt, self.dt_projs_weight)  # (L, N, K, E)
-        u = scan_expand(tokens, orders)  # (L, N, K, E)
-        y = scan(
-            u.flatten(2).permute(1, 2, 0),  # (N, K * E, L)
-            dt.flatten(2).permute(1, 2, 0).to(u.dtype),
-            -torch.exp(self.A_logs.float() if self.A_logs.dtype != torch.float64 else self.A_logs),
-            B.permute(1, 2, 3, 0),  # (N, K, S, L)
-            C.permute(1, 2, 3, 0),
-            D=self.Ds,
-            delta_bias=self.dt_projs_bias.flatten(),
+        # Projections are per cell, so that they need no order; those of one kind are put side by side.
+        split = (rank, state, state)
+        weight = torch.cat([part.flatten(0, 1) for part in self.x_proj_weight.split(split, dim=1)])
+        dt, B, C = pointwise(tokens, weight).split(
+            [k * size for size in split], dim=-1
+        )  # (N, L, K R), twice (N, L, K S)
+        dt = pointwise(dt, self.dt_projs_weight.flatten(0, 1), groups=k).unflatten(-1, (k, -1))  # (N, L, K, E)
+        B, C = (m.unflatten(-1, (k, -1)) for m in (B, C))  # (N, L, K, S)
+        A = -torch.exp(self.A_logs.float() if self.A_logs.dtype != torch.float64 else self.A_logs)
+        return ordered_scan(
+            tokens,
+            dt,
+            A.unflatten(0, (k, -1)),
+            B,
+            C,
+            D=self.Ds.unflatten(0, (k, -1)),
+            delta_bias=self.dt_projs_bias,
+            orders=orders,
             delta_softplus=True,
             backend=self.scan_backend,
         )
-        return scan_merge(y.permute(2, 0, 1).unflatten(-1, (k, inner)), orders)
 
 
 def seed_scan_orders(network: nn.Module, seed: int) -> None:

@@ -1,0 +1,272 @@
+/* The backward pass of one task: recompute a chunk, then sweep back over it. */
+
+#define MAX_CHAINS (SWEEP_STATES * SWEEP_BLOCKS)
+#ifndef SKEW
+#define SKEW 128
+#endif
+
+/* Tiles of one group of channels, and what one state needs for a pair of blocks. */
+typedef struct {
+    float *dt, *u, *dtu, *slope, *grad_y, *grad_x, *grad_dt; /* BLOCKS tiles each; grad_x: of dt * u */
+    float *decay, *state;                                    /* MAX_CHAINS tiles; state has one row more, in front */
+    float *sum_B, *sum_C;                                    /* SWEEP_STATES tiles: terms of dB and dC, lanes apart */
+    float *grad_B, *grad_C;                                  /* (states, SCAN_CHUNK) */
+    float *grad_A, *grad_skip, *grad_bias;                   /* (states, padded), (padded), (padded) */
+} buffers;
+
+static size_t backward_floats(size_t states, size_t padded) {
+    size_t sweep = 2 * MAX_CHAINS * TILE + MAX_CHAINS * W + 2 * SWEEP_STATES * TILE;
+    return 7 * BLOCKS * TILE + 10 * SKEW + sweep + 2 * states * SCAN_CHUNK + states * padded + 2 * padded;
+}
+
+static void place_buffers(buffers *b, float *scratch, size_t states, size_t padded) {
+    float **tiles[] = {&b->dt, &b->u, &b->dtu, &b->slope, &b->grad_y, &b->grad_x, &b->grad_dt};
+    for (int i = 0; i < 7; i++, scratch += BLOCKS * TILE + SKEW) *tiles[i] = scratch;
+    b->decay = scratch, scratch += MAX_CHAINS * TILE + SKEW;
+    b->state = scratch, scratch += MAX_CHAINS * (TILE + W) + SKEW;
+    b->sum_B = scratch, scratch += SWEEP_STATES * TILE + SKEW;
+    b->sum_C = scratch, scratch += SWEEP_STATES * TILE;
+    b->grad_B = scratch, scratch += states * SCAN_CHUNK;
+    b->grad_C = scratch, scratch += states * SCAN_CHUNK;
+    b->grad_A = scratch, scratch += states * padded;
+    b->grad_skip = scratch, scratch += padded;
+    b->grad_bias = scratch;
+}
+
+/* Where the values of one state begin in w's matrices and in the saved states; from state to state: padded, row. */
+typedef struct {
+    const float *A, *start;
+    float *carry, *grad_A;
+    ptrdiff_t padded, row;
+} state_rows;
+
+/*
+ * `count` states of `width` adjacent blocks (first one: block) over one chunk. carry is the gradient of the state after
+ * the chunk on entry, before it on exit. The sums over blocks begin at block 0.
+ */
+INLINE void sweep(int count, int width, int steps, int states, int block, const buffers *t, const state_rows *r,
+                  const float *B, const float *C, const fetches *f) {
+    vf a[MAX_CHAINS], h[MAX_CHAINS], g[MAX_CHAINS], ga[MAX_CHAINS]; /* of state n and block j at n * width + j */
+    float *decay = t->decay, *state = t->state;
+    const float *dt = t->dt + block * TILE, *dtu = t->dtu + block * TILE, *gy = t->grad_y + block * TILE;
+    float *gx = t->grad_x + block * TILE, *gdt = t->grad_dt + block * TILE;
+    int chains = count * width;
+#pragma GCC unroll 8
+    for (int q = 0; q < chains; q++) {
+        ptrdiff_t place = q / width * r->padded + q % width * W;
+        a[q] = v_load(r->A + place);
+        h[q] = r->start ? v_load(r->start + q / width * r->row + q % width * W) : v_set(0.0f);
+        g[q] = v_load(r->carry + place);
+        ga[q] = v_load(r->grad_A + place);
+        v_store(state + q * W, h[q]);
+    }
+    for (int i = 0; i < steps; i++) {
+#pragma GCC unroll 8
+        for (int q = 0; q < chains; q++) {
+            int place = q % width * TILE + i * W;
+            vf e = v_exp2(v_mul(v_load(dt + place), a[q]));
+            h[q] = v_fma(e, h[q], v_mul(v_load(dtu + place), v_set(B[i * states + q / width])));
+            v_store(decay + (i * chains + q) * W, e);
+            v_store(state + ((i + 1) * chains + q) * W, h[q]);
+        }
+        fetch_step(f, i);
+    }
+    for (int i = steps - 1; i >= 0; i--) {
+        vf sum_B[MAX_CHAINS], sum_C[MAX_CHAINS];
+#pragma GCC unroll 8
+        for (int n = 0; n < count; n++) {
+            sum_B[n] = block ? v_load(t->sum_B + n * TILE + i * W) : v_set(0.0f);
+            sum_C[n] = block ? v_load(t->sum_C + n * TILE + i * W) : v_set(0.0f);
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < width; j++) {
+            int place = j * TILE + i * W;
+            vf y = v_load(gy + place), x = v_load(dtu + place), d = v_load(dt + place);
+            vf to_x = v_load(gx + place), to_dt = v_load(gdt + place);
+#pragma GCC unroll 8
+            for (int n = 0; n < count; n++) {
+                int q = n * width + j;
+                vf before = v_load(state + (i * chains + q) * W);
+                g[q] = v_fma(y, v_set(C[i * states + n]), g[q]); /* gradient of the state after step i */
+                sum_C[n] = v_fma(y, h[q], sum_C[n]);
+                sum_B[n] = v_fma(g[q], x, sum_B[n]);
+                to_x = v_fma(g[q], v_set(B[i * states + n]), to_x);
+                g[q] = v_mul(g[q], v_load(decay + (i * chains + q) * W));
+                vf gm = v_mul(g[q], before); /* gradient of dt * A */
+                ga[q] = v_fma(gm, d, ga[q]);
+                to_dt = v_fma(gm, a[q], to_dt);
+                h[q] = before;
+            }
+            v_store(gx + place, to_x);
+            v_store(gdt + place, to_dt);
+        }
+#pragma GCC unroll 8
+        for (int n = 0; n < count; n++) {
+            v_store(t->sum_B + n * TILE + i * W, sum_B[n]);
+            v_store(t->sum_C + n * TILE + i * W, sum_C[n]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < chains; q++) {
+        ptrdiff_t place = q / width * r->padded + q % width * W;
+        v_store(r->carry + place, g[q]);
+        v_store(r->grad_A + place, ga[q]);
+    }
+}
+
+/* Add the lanes of the terms of dB or dC of one state to its row. */
+INLINE void add_lanes(const float *terms, float *row, int steps) {
+    for (int i = 0; i < steps; i += W) {
+        vf r[W];
+        for (int j = 0; j < W; j++) r[j] = v_load(terms + (i + j) * W);
+        v_store(row + i, v_add(v_load(row + i), v_sum_lanes(r)));
+    }
+}
+
+static void load_group(const set_up *w, const span *s, const buffers *t, const view *delta, const view *u,
+                       const view *grad_y, int c, int blocks) {
+    const scan_args *a = w->args;
+    for (int b = 0; b < blocks; b++) {
+        int first = c + b * W, lanes = smaller(W, w->channels - first);
+        float *gy = t->grad_y + b * TILE;
+        load_inputs(w, delta, u, s, first, lanes, t->dt + b * TILE, t->u + b * TILE, t->dtu + b * TILE,
+                    t->slope + b * TILE);
+        load_tile(gy, at(grad_y, w->n, a->merged ? 0 : w->k, w->c0 + first), grad_y->c, grad_y->t, s, lanes);
+        if (a->mean) {
+            vf share = v_set(1.0f / (float)a->sets);
+            for (int i = 0; i < s->steps; i++) v_store(gy + i * W, v_mul(share, v_load(gy + i * W)));
+        }
+        memset(t->grad_x + b * TILE, 0, sizeof(float) * TILE);
+        memset(t->grad_dt + b * TILE, 0, sizeof(float) * TILE);
+    }
+}
+
+/* Note what the group after (chunk s, channel c) will touch; next: the chunk to come. */
+static void fetch_group(fetches *f, const set_up *w, const span *s, const span *next, const view *const *views, int c) {
+    const scan_args *a = w->args;
+    const int64_t sets[] = {w->k, a->shared ? 0 : w->k, a->merged ? 0 : w->k, w->k, a->shared ? 0 : w->k};
+    c += SCAN_GROUP;
+    f->s = c < w->channels ? *s : *next;
+    f->count = 0;
+    if (c >= w->channels) c = 0;
+    for (int first = c; first < w->channels && first < c + SCAN_GROUP; first += W)
+        for (int i = 0; i < 5; i++)
+            fetch_tile(f, at(views[i], w->n, sets[i], w->c0 + first), views[i]->c, views[i]->t);
+}
+
+/* From the gradients of dt * u and dt * A to those of u and delta, in place of grad_x and grad_dt. */
+static void finish_group(const set_up *w, const span *s, const buffers *t, const view *grad_delta, const view *grad_u,
+                         int c, int blocks, int add) {
+    const scan_args *a = w->args;
+    for (int b = 0; b < blocks; b++) {
+        int first = c + b * W, lanes = smaller(W, w->channels - first);
+        vf skip = w->skip ? v_load_part(w->skip + first, lanes) : v_set(0.0f);
+        vf grad_skip = v_load(t->grad_skip + first), grad_bias = v_load(t->grad_bias + first);
+        for (int i = 0; i < s->steps; i++) {
+            int place = b * TILE + i * W;
+            vf x = v_load(t->u + place), gy = v_load(t->grad_y + place), gx = v_load(t->grad_x + place);
+            vf g = v_fma(gx, x, v_mul(v_set(LN2), v_load(t->grad_dt + place)));
+            if (a->softplus) g = v_mul(g, v_load(t->slope + place));
+            grad_bias = v_add(grad_bias, g);
+            grad_skip = v_fma(gy, x, grad_skip);
+            v_store(t->grad_dt + place, g);
+            v_store(t->grad_x + place, v_fma(gx, v_load(t->dt + place), v_mul(skip, gy)));
+        }
+        v_store(t->grad_skip + first, grad_skip);
+        v_store(t->grad_bias + first, grad_bias);
+        store_tile(t->grad_dt + b * TILE, at(grad_delta, w->n, w->k, w->c0 + first), grad_delta->c, grad_delta->t, s,
+                   lanes, 0);
+        store_tile(t->grad_x + b * TILE, at(grad_u, w->n, a->shared ? 0 : w->k, w->c0 + first), grad_u->c, grad_u->t, s,
+                   lanes, add);
+    }
+}
+
+/* `count` states, from n on, over all blocks of a group. */
+INLINE void sweep_states(int count, int n, const set_up *w, const span *s, const buffers *t, const float *start,
+                         ptrdiff_t row, int c, int blocks, fetches *f) {
+    int b = 0, parts = w->states / SWEEP_STATES + w->states % SWEEP_STATES;
+    int part = n / SWEEP_STATES + n % SWEEP_STATES;
+    for (; b < blocks;) {
+        fetch_part(f, part * blocks + b, parts * blocks);
+        int width = blocks - b >= SWEEP_BLOCKS ? SWEEP_BLOCKS : 1;
+        ptrdiff_t place = (ptrdiff_t)n * w->padded + c + b * W;
+        state_rows r = {w->A + place, start ? start + n * row + c + b * W : NULL, w->h + place, t->grad_A + place,
+                        w->padded, row};
+        if (width == SWEEP_BLOCKS) sweep(count, SWEEP_BLOCKS, s->steps, w->states, b, t, &r, w->B + n, w->C + n, f);
+        else sweep(count, 1, s->steps, w->states, b, t, &r, w->B + n, w->C + n, f);
+        b += width;
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < count; j++) {
+        add_lanes(t->sum_B + j * TILE, t->grad_B + (n + j) * SCAN_CHUNK, s->steps);
+        add_lanes(t->sum_C + j * TILE, t->grad_C + (n + j) * SCAN_CHUNK, s->steps);
+    }
+}
+
+static void sweep_group(const set_up *w, const span *s, const buffers *t, const float *start, ptrdiff_t row, int c,
+                        int blocks, fetches *f) {
+    int n = 0;
+    for (; n + SWEEP_STATES <= w->states; n += SWEEP_STATES)
+        sweep_states(SWEEP_STATES, n, w, s, t, start, row, c, blocks, f);
+    for (; n < w->states; n++) sweep_states(1, n, w, s, t, start, row, c, blocks, f);
+}
+
+/* The gradients of this set's parameters, lanes back in (channels, states). */
+static void finish_set(const set_up *w, const scan_task *task, const buffers *t) {
+    int64_t channel = w->k * w->args->channels + w->c0;
+    for (int c = 0; c < w->channels; c++) {
+        for (int n = 0; n < w->states; n++)
+            task->grad_A[(channel + c) * w->states + n] = t->grad_A[n * w->padded + c];
+        if (task->grad_skip) task->grad_skip[channel + c] = t->grad_skip[c];
+        if (task->grad_bias) task->grad_bias[channel + c] = t->grad_bias[c];
+    }
+}
+
+static void begin_set(const set_up *w, const buffers *t) {
+    memset(t->grad_A, 0, sizeof(float) * (size_t)w->states * (size_t)w->padded);
+    memset(t->grad_skip, 0, sizeof(float) * (size_t)w->padded);
+    memset(t->grad_bias, 0, sizeof(float) * (size_t)w->padded);
+    if (!w->args->grad_last) return;
+    const float *last = FLOATS(w->args->grad_last) + ((w->n * w->args->sets + w->k) * w->args->channels + w->c0) * w->states;
+    for (int c = 0; c < w->channels; c++)
+        for (int n = 0; n < w->states; n++) w->h[n * w->padded + c] = last[c * w->states + n];
+}
+
+static void LEVEL(backward)(const scan_task *task) {
+    const scan_args *a = task->args;
+    const view u = VIEW(a, u), delta = VIEW(a, delta), B = VIEW(a, B), C = VIEW(a, C), grad_y = VIEW(a, grad_y);
+    const view grad_u = VIEW(a, grad_u), grad_delta = VIEW(a, grad_delta);
+    int64_t chunks = (a->length + SCAN_CHUNK - 1) / SCAN_CHUNK;
+    const view *const views[] = {&delta, &u, &grad_y, &grad_delta, &grad_u};
+    set_up w;
+    buffers t;
+    fetches f;
+    float *scratch = begin_task(&w, task);
+    place_buffers(&t, scratch, (size_t)a->states, (size_t)w.padded);
+    memset(t.sum_B, 0, sizeof(float) * SWEEP_STATES * TILE); /* rows beyond a short chunk are summed, and dropped */
+    memset(t.sum_C, 0, sizeof(float) * SWEEP_STATES * TILE);
+    for (int64_t k = task->k0; k < task->k1; k++) {
+        prepare_set(&w, task, k);
+        begin_set(&w, &t);
+        for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
+            span s = chunk_span(task, k, chunk), next = chunk_span(task, k, chunk - 1);
+            ptrdiff_t row = 0;
+            const float *start = chunk ? saved_state(a, w.n, k, chunk, &row) + w.c0 : NULL;
+            load_matrix(w.B, at(&B, w.n, k, 0), B.c, B.t, &s, w.states);
+            load_matrix(w.C, at(&C, w.n, k, 0), C.c, C.t, &s, w.states);
+            memset(t.grad_B, 0, 2 * sizeof(float) * (size_t)w.states * SCAN_CHUNK);
+            for (int c = 0; c < w.channels; c += SCAN_GROUP) {
+                int blocks = smaller(BLOCKS, (w.channels - c + W - 1) / W);
+                load_group(&w, &s, &t, &delta, &u, &grad_y, c, blocks);
+                fetch_group(&f, &w, &s, &next, views, c);
+                sweep_group(&w, &s, &t, start, row, c, blocks, &f);
+                finish_group(&w, &s, &t, &grad_delta, &grad_u, c, blocks, a->shared && k > task->k0);
+            }
+            store_matrix(t.grad_B, task->grad_B.data + w.n * task->grad_B.n + k * task->grad_B.k, task->grad_B.c,
+                         task->grad_B.t, &s, w.states);
+            store_matrix(t.grad_C, task->grad_C.data + w.n * task->grad_C.n + k * task->grad_C.k, task->grad_C.c,
+                         task->grad_C.t, &s, w.states);
+        }
+        finish_set(&w, task, &t);
+    }
+}

@@ -1,0 +1,95 @@
+/* The forward pass of one task. */
+
+/* Advance `count` states of one block over the chunk and add their part of y. */
+INLINE void advance(int count, int steps, int states, ptrdiff_t row, const float *A, float *h, const float *B,
+                    const float *C, const float *dt, const float *dtu, float *y, const fetches *f) {
+    vf a[MULTI_STATES], s[MULTI_STATES];
+#pragma GCC unroll 8
+    for (int j = 0; j < count; j++) {
+        a[j] = v_load(A + j * row);
+        s[j] = v_load(h + j * row);
+    }
+    for (int i = 0; i < steps; i++) {
+        vf d = v_load(dt + i * W), x = v_load(dtu + i * W), sum = v_load(y + i * W);
+#pragma GCC unroll 8
+        for (int j = 0; j < count; j++) {
+            s[j] = v_fma(v_exp2(v_mul(d, a[j])), s[j], v_mul(x, v_set(B[i * states + j])));
+            sum = v_fma(s[j], v_set(C[i * states + j]), sum);
+        }
+        v_store(y + i * W, sum);
+        fetch_step(f, i);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < count; j++) v_store(h + j * row, s[j]);
+}
+
+static void forward_block(const set_up *w, const span *s, const view *delta, const view *u, const view *y, int c,
+                          int add, float *tiles, fetches *f) {
+    float *dt = tiles, *dtu = tiles + TILE, *out = tiles + 2 * TILE;
+    int lanes = smaller(W, w->channels - c), n = 0, part = 0;
+    int parts = w->states / MULTI_STATES + w->states % MULTI_STATES;
+    load_inputs(w, delta, u, s, c, lanes, dt, out, dtu, NULL);
+    for (; n + MULTI_STATES <= w->states; n += MULTI_STATES) {
+        fetch_part(f, part++, parts);
+        advance(MULTI_STATES, s->steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c,
+                w->B + n, w->C + n, dt, dtu, out, f);
+    }
+    for (; n < w->states; n++) {
+        fetch_part(f, part++, parts);
+        advance(1, s->steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, w->B + n,
+                w->C + n, dt, dtu, out, f);
+    }
+    const scan_args *a = w->args;
+    if (a->mean) {
+        vf share = v_set(1.0f / (float)a->sets);
+        for (int i = 0; i < s->steps; i++) v_store(out + i * W, v_mul(share, v_load(out + i * W)));
+    }
+    store_tile(out, at(y, w->n, a->merged ? 0 : w->k, w->c0 + c), y->c, y->t, s, lanes, add);
+}
+
+/* Note what the block after (chunk s, channel c) will touch; next: the chunk to come. */
+static void fetch_after(fetches *f, const set_up *w, const span *s, const span *next, const view *delta, const view *u,
+                        const view *y, int c) {
+    const scan_args *a = w->args;
+    c += W;
+    f->s = c < w->channels ? *s : *next;
+    f->count = 0;
+    if (c >= w->channels) c = 0;
+    fetch_tile(f, at(delta, w->n, w->k, w->c0 + c), delta->c, delta->t);
+    fetch_tile(f, at(u, w->n, a->shared ? 0 : w->k, w->c0 + c), u->c, u->t);
+    fetch_tile(f, at(y, w->n, a->merged ? 0 : w->k, w->c0 + c), y->c, y->t);
+}
+
+static void save_states(const set_up *w, int64_t chunk) {
+    ptrdiff_t row;
+    float *place = saved_state(w->args, w->n, w->k, chunk, &row) + w->c0;
+    for (int n = 0; n < w->states; n++)
+        memcpy(place + n * row, w->h + n * w->padded, sizeof(float) * (size_t)w->padded);
+}
+
+static void LEVEL(forward)(const scan_task *task) {
+    const scan_args *a = task->args;
+    const view u = VIEW(a, u), delta = VIEW(a, delta), B = VIEW(a, B), C = VIEW(a, C), y = VIEW(a, y);
+    int64_t chunks = (a->length + SCAN_CHUNK - 1) / SCAN_CHUNK;
+    set_up w;
+    fetches f;
+    float *tiles = begin_task(&w, task);
+    for (int64_t k = task->k0; k < task->k1; k++) {
+        prepare_set(&w, task, k);
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            span s = chunk_span(task, k, chunk), next = chunk_span(task, k, chunk + 1);
+            if (a->starts && chunk) save_states(&w, chunk);
+            load_matrix(w.B, at(&B, w.n, k, 0), B.c, B.t, &s, w.states);
+            load_matrix(w.C, at(&C, w.n, k, 0), C.c, C.t, &s, w.states);
+            for (int c = 0; c < w.channels; c += W) {
+                fetch_after(&f, &w, &s, &next, &delta, &u, &y, c);
+                forward_block(&w, &s, &delta, &u, &y, c, a->merged && k > task->k0, tiles, &f);
+            }
+        }
+        if (a->last) {
+            float *last = FLOATS(a->last) + ((w.n * a->sets + k) * a->channels + w.c0) * w.states;
+            for (int c = 0; c < w.channels; c++)
+                for (int n = 0; n < w.states; n++) last[c * w.states + n] = w.h[n * w.padded + c];
+        }
+    }
+}
