@@ -129,5 +129,7 @@ def test_without_torch_one_line_says_so(how):
     assert result.returncode == 1
     assert result.stdout.strip() == monai_mamba_gen.__version__  # the package itself needs nothing
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("ModuleNotFoundError: monai_mamba_gen needs PyTorch, which is not installed: pip install torch")
+    assert last.startswith(
+        "ModuleNotFoundError: monai_mamba_gen needs PyTorch, which is not installed: pip install torch"
+    )
     assert "During handling" not in result.stderr

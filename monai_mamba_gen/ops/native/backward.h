@@ -45,7 +45,7 @@ typedef struct {
  * the chunk on entry, before it on exit. The sums over blocks begin at block 0.
  */
 INLINE void sweep(int count, int width, int steps, int states, int block, const buffers *t, const state_rows *r,
-                  const float *B, const float *C, const fetches *f) {
+                  const float *B, const float *C, stream ahead) {
     vf a[MAX_CHAINS], h[MAX_CHAINS], g[MAX_CHAINS], ga[MAX_CHAINS]; /* of state n and block j at n * width + j */
     float *decay = t->decay, *state = t->state;
     const float *dt = t->dt + block * TILE, *dtu = t->dtu + block * TILE, *gy = t->grad_y + block * TILE;
@@ -69,7 +69,7 @@ INLINE void sweep(int count, int width, int steps, int states, int block, const 
             v_store(decay + (i * chains + q) * W, e);
             v_store(state + ((i + 1) * chains + q) * W, h[q]);
         }
-        fetch_step(f, i);
+        fetch_step(&ahead, i);
     }
     for (int i = steps - 1; i >= 0; i--) {
         vf sum_B[MAX_CHAINS], sum_C[MAX_CHAINS];
@@ -183,32 +183,34 @@ static void finish_group(const set_up *w, const span *s, const buffers *t, const
 
 /* `count` states, from n on, over all blocks of a group. */
 INLINE void sweep_states(int count, int n, const set_up *w, const span *s, const buffers *t, const float *start,
-                         ptrdiff_t row, int c, int blocks, fetches *f) {
+                         const float *next_start, ptrdiff_t row, int c, int blocks, fetches *f) {
     int b = 0, parts = w->states / SWEEP_STATES + w->states % SWEEP_STATES;
     int part = n / SWEEP_STATES + n % SWEEP_STATES;
     for (; b < blocks;) {
-        fetch_part(f, part * blocks + b, parts * blocks);
+        stream ahead = fetch_part(f, part * blocks + b, parts * blocks, 1);
         int width = blocks - b >= SWEEP_BLOCKS ? SWEEP_BLOCKS : 1;
         ptrdiff_t place = (ptrdiff_t)n * w->padded + c + b * W;
         state_rows r = {w->A + place, start ? start + n * row + c + b * W : NULL, w->h + place, t->grad_A + place,
                         w->padded, row};
-        if (width == SWEEP_BLOCKS) sweep(count, SWEEP_BLOCKS, s->steps, w->states, b, t, &r, w->B + n, w->C + n, f);
-        else sweep(count, 1, s->steps, w->states, b, t, &r, w->B + n, w->C + n, f);
+        if (width == SWEEP_BLOCKS) sweep(count, SWEEP_BLOCKS, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
+        else sweep(count, 1, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
         b += width;
     }
 #pragma GCC unroll 8
+    for (int j = 0; j < count && next_start; j++)
+        for (int i = 0; i < SCAN_GROUP; i += 16) __builtin_prefetch(next_start + (n + j) * row + i);
     for (int j = 0; j < count; j++) {
         add_lanes(t->sum_B + j * TILE, t->grad_B + (n + j) * SCAN_CHUNK, s->steps);
         add_lanes(t->sum_C + j * TILE, t->grad_C + (n + j) * SCAN_CHUNK, s->steps);
     }
 }
 
-static void sweep_group(const set_up *w, const span *s, const buffers *t, const float *start, ptrdiff_t row, int c,
-                        int blocks, fetches *f) {
+static void sweep_group(const set_up *w, const span *s, const buffers *t, const float *start, const float *next_start,
+                        ptrdiff_t row, int c, int blocks, fetches *f) {
     int n = 0;
     for (; n + SWEEP_STATES <= w->states; n += SWEEP_STATES)
-        sweep_states(SWEEP_STATES, n, w, s, t, start, row, c, blocks, f);
-    for (; n < w->states; n++) sweep_states(1, n, w, s, t, start, row, c, blocks, f);
+        sweep_states(SWEEP_STATES, n, w, s, t, start, next_start, row, c, blocks, f);
+    for (; n < w->states; n++) sweep_states(1, n, w, s, t, start, next_start, row, c, blocks, f);
 }
 
 /* The gradients of this set's parameters, lanes back in (channels, states). */
@@ -249,17 +251,19 @@ static void LEVEL(backward)(const scan_task *task) {
         prepare_set(&w, task, k);
         begin_set(&w, &t);
         for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
-            span s = chunk_span(task, k, chunk), next = chunk_span(task, k, chunk - 1);
+            span s = chunk_span(task, k, chunk, 1), before = chunk_span(task, k, chunk - 1, 1);
             ptrdiff_t row = 0;
             const float *start = chunk ? saved_state(a, w.n, k, chunk, &row) + w.c0 : NULL;
+            const float *earlier = chunk > 1 ? saved_state(a, w.n, k, chunk - 1, &row) + w.c0 : NULL;
             load_matrix(w.B, at(&B, w.n, k, 0), B.c, B.t, &s, w.states);
             load_matrix(w.C, at(&C, w.n, k, 0), C.c, C.t, &s, w.states);
             memset(t.grad_B, 0, 2 * sizeof(float) * (size_t)w.states * SCAN_CHUNK);
             for (int c = 0; c < w.channels; c += SCAN_GROUP) {
                 int blocks = smaller(BLOCKS, (w.channels - c + W - 1) / W);
                 load_group(&w, &s, &t, &delta, &u, &grad_y, c, blocks);
-                fetch_group(&f, &w, &s, &next, views, c);
-                sweep_group(&w, &s, &t, start, row, c, blocks, &f);
+                fetch_group(&f, &w, &s, &before, views, c);
+                const float *next = c + SCAN_GROUP < w.channels ? start ? start + c + SCAN_GROUP : NULL : earlier;
+                sweep_group(&w, &s, &t, start, next, row, c, blocks, &f);
                 finish_group(&w, &s, &t, &grad_delta, &grad_u, c, blocks, a->shared && k > task->k0);
             }
             store_matrix(t.grad_B, task->grad_B.data + w.n * task->grad_B.n + k * task->grad_B.k, task->grad_B.c,

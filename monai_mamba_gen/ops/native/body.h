@@ -15,6 +15,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define BLOCKS (SCAN_GROUP / W)     /* blocks of a group of channels */
 #define TILE (SCAN_CHUNK * W)       /* floats of a tile */
+#define FORWARD_CHUNKS 2            /* chunks that the forward pass works off together */
 #define LOG2E 1.44269504f
 #define LN2 0.693147181f
 
@@ -41,7 +42,7 @@ typedef struct {
     const float *skip, *bias;     /* of the first channel, or NULL */
     float *A;                     /* (states, padded), times log2 e */
     float *h;                     /* (states, padded): state, or in the backward pass its gradient */
-    float *B, *C;                 /* (SCAN_CHUNK, states) */
+    float *B, *C;                 /* (steps of the span, states) */
 } set_up;
 
 static void prepare_set(set_up *w, const scan_task *task, int64_t k) {
@@ -66,7 +67,7 @@ static float *begin_task(set_up *w, const scan_task *task) {
     w->states = (int)a->states;
     w->channels = (int)(task->c1 - task->c0);
     w->padded = (w->channels + SCAN_GROUP - 1) / SCAN_GROUP * SCAN_GROUP;
-    size_t matrix = (size_t)w->states * (size_t)w->padded, rows = (size_t)w->states * SCAN_CHUNK;
+    size_t matrix = (size_t)w->states * (size_t)w->padded, rows = (size_t)w->states * FORWARD_CHUNKS * SCAN_CHUNK;
     w->A = scratch;
     w->h = w->A + matrix;
     w->B = w->h + matrix;
@@ -74,14 +75,12 @@ static float *begin_task(set_up *w, const scan_task *task) {
     return w->C + rows;
 }
 
-/* A chunk's cells; none for a chunk that does not exist. */
-static span chunk_span(const scan_task *task, int64_t k, int64_t chunk) {
+/* The cells of some chunks; none for a chunk that does not exist. */
+static span chunk_span(const scan_task *task, int64_t k, int64_t chunk, int chunks) {
     const scan_args *a = task->args;
-    int64_t first = chunk * SCAN_CHUNK, left = chunk < 0 ? 0 : a->length - first;
-    span s = {task->cells + (a->orders ? k * a->length : 0) + first, (int)(left < SCAN_CHUNK ? left : SCAN_CHUNK),
-              !a->orders};
-    if (s.steps < 0) s.steps = 0;
-    return s;
+    int64_t first = chunk * SCAN_CHUNK, left = chunk < 0 ? 0 : a->length - first, most = chunks * SCAN_CHUNK;
+    if (left <= 0) return (span){NULL, 0, !a->orders};
+    return (span){task->cells + (a->orders ? k * a->length : 0) + first, (int)(left < most ? left : most), !a->orders};
 }
 
 static inline float *at(const view *v, int64_t n, int64_t k, int64_t c) {
@@ -124,8 +123,8 @@ INLINE void load_inputs(const set_up *w, const view *delta, const view *u, const
 
 static size_t LEVEL(scratch_floats)(const scan_args *a, int64_t channels) {
     size_t padded = (size_t)((channels + SCAN_GROUP - 1) / SCAN_GROUP * SCAN_GROUP), states = (size_t)a->states;
-    size_t common = 2 * states * padded + 2 * states * SCAN_CHUNK;
-    return common + (a->backward ? backward_floats(states, padded) : 3 * TILE) + 16;
+    size_t common = 2 * states * padded + 2 * states * FORWARD_CHUNKS * SCAN_CHUNK;
+    return common + (a->backward ? backward_floats(states, padded) : 3 * FORWARD_CHUNKS * TILE) + 16;
 }
 
 /* Exponentials of 2048 floats in the first-level cache, `rounds` times; the sum keeps the compiler from dropping them. */

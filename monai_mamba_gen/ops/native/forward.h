@@ -2,7 +2,7 @@
 
 /* Advance `count` states of one block over the chunk and add their part of y. */
 INLINE void advance(int count, int steps, int states, ptrdiff_t row, const float *A, float *h, const float *B,
-                    const float *C, const float *dt, const float *dtu, float *y, const fetches *f) {
+                    const float *C, const float *dt, const float *dtu, float *y, stream ahead) {
     vf a[MULTI_STATES], s[MULTI_STATES];
 #pragma GCC unroll 8
     for (int j = 0; j < count; j++) {
@@ -17,29 +17,46 @@ INLINE void advance(int count, int steps, int states, ptrdiff_t row, const float
             sum = v_fma(s[j], v_set(C[i * states + j]), sum);
         }
         v_store(y + i * W, sum);
-        fetch_step(f, i);
+        fetch_step(&ahead, i);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < count; j++) v_store(h + j * row, s[j]);
 }
 
-static void forward_block(const set_up *w, const span *s, const view *delta, const view *u, const view *y, int c,
-                          int add, float *tiles, fetches *f) {
-    float *dt = tiles, *dtu = tiles + TILE, *out = tiles + 2 * TILE;
-    int lanes = smaller(W, w->channels - c), n = 0, part = 0;
-    int parts = w->states / MULTI_STATES + w->states % MULTI_STATES;
-    load_inputs(w, delta, u, s, c, lanes, dt, out, dtu, NULL);
+/* Advance all states of a block over one chunk, the tiles pointing at its first step. */
+static void forward_chunk(const set_up *w, int steps, int c, const float *B, const float *C, const float *dt,
+                          const float *dtu, float *y, const fetches *f, int half) {
+    int n = 0, groups = w->states / MULTI_STATES + w->states % MULTI_STATES, part = half * groups;
     for (; n + MULTI_STATES <= w->states; n += MULTI_STATES) {
-        fetch_part(f, part++, parts);
-        advance(MULTI_STATES, s->steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c,
-                w->B + n, w->C + n, dt, dtu, out, f);
+        stream ahead = fetch_part(f, part++, FORWARD_CHUNKS * groups, FORWARD_CHUNKS);
+        advance(MULTI_STATES, steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, B + n,
+                C + n, dt, dtu, y, ahead);
     }
     for (; n < w->states; n++) {
-        fetch_part(f, part++, parts);
-        advance(1, s->steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, w->B + n,
-                w->C + n, dt, dtu, out, f);
+        stream ahead = fetch_part(f, part++, FORWARD_CHUNKS * groups, FORWARD_CHUNKS);
+        advance(1, steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, B + n, C + n, dt,
+                dtu, y, ahead);
     }
+}
+
+/* Keep the states of one block at the start of a chunk. */
+static void save_states(const set_up *w, int64_t chunk, int c) {
+    ptrdiff_t row;
+    float *place = saved_state(w->args, w->n, w->k, chunk, &row) + w->c0 + c;
+    for (int n = 0; n < w->states; n++) v_store(place + n * row, v_load(w->h + n * w->padded + c));
+}
+
+static void forward_block(const set_up *w, const span *s, int64_t chunk, const view *delta, const view *u,
+                          const view *y, int c, int add, float *tiles, const fetches *f) {
     const scan_args *a = w->args;
+    float *dt = tiles, *dtu = dt + FORWARD_CHUNKS * TILE, *out = dtu + FORWARD_CHUNKS * TILE;
+    int lanes = smaller(W, w->channels - c);
+    load_inputs(w, delta, u, s, c, lanes, dt, out, dtu, NULL);
+    for (int half = 0, i = 0; i < s->steps; half++, i += SCAN_CHUNK) {
+        if (a->starts && chunk + half) save_states(w, chunk + half, c);
+        forward_chunk(w, smaller(SCAN_CHUNK, s->steps - i), c, w->B + i * w->states, w->C + i * w->states, dt + i * W,
+                      dtu + i * W, out + i * W, f, half);
+    }
     if (a->mean) {
         vf share = v_set(1.0f / (float)a->sets);
         for (int i = 0; i < s->steps; i++) v_store(out + i * W, v_mul(share, v_load(out + i * W)));
@@ -60,13 +77,6 @@ static void fetch_after(fetches *f, const set_up *w, const span *s, const span *
     fetch_tile(f, at(y, w->n, a->merged ? 0 : w->k, w->c0 + c), y->c, y->t);
 }
 
-static void save_states(const set_up *w, int64_t chunk) {
-    ptrdiff_t row;
-    float *place = saved_state(w->args, w->n, w->k, chunk, &row) + w->c0;
-    for (int n = 0; n < w->states; n++)
-        memcpy(place + n * row, w->h + n * w->padded, sizeof(float) * (size_t)w->padded);
-}
-
 static void LEVEL(forward)(const scan_task *task) {
     const scan_args *a = task->args;
     const view u = VIEW(a, u), delta = VIEW(a, delta), B = VIEW(a, B), C = VIEW(a, C), y = VIEW(a, y);
@@ -76,15 +86,19 @@ static void LEVEL(forward)(const scan_task *task) {
     float *tiles = begin_task(&w, task);
     for (int64_t k = task->k0; k < task->k1; k++) {
         prepare_set(&w, task, k);
-        for (int64_t chunk = 0; chunk < chunks; chunk++) {
-            span s = chunk_span(task, k, chunk), next = chunk_span(task, k, chunk + 1);
-            if (a->starts && chunk) save_states(&w, chunk);
+        for (int64_t chunk = 0; chunk < chunks; chunk += FORWARD_CHUNKS) {
+            span s = chunk_span(task, k, chunk, FORWARD_CHUNKS);
+            span next = chunk_span(task, k, chunk + FORWARD_CHUNKS, FORWARD_CHUNKS);
             load_matrix(w.B, at(&B, w.n, k, 0), B.c, B.t, &s, w.states);
             load_matrix(w.C, at(&C, w.n, k, 0), C.c, C.t, &s, w.states);
-            for (int c = 0; c < w.channels; c += W) {
+            int c = 0;
+            for (; c < w.channels; c += W) {
                 fetch_after(&f, &w, &s, &next, &delta, &u, &y, c);
-                forward_block(&w, &s, &delta, &u, &y, c, a->merged && k > task->k0, tiles, &f);
+                forward_block(&w, &s, chunk, &delta, &u, &y, c, a->merged && k > task->k0, tiles, &f);
             }
+            for (; a->starts && c < w.padded; c += W) /* zeros, for no value may be left to chance */
+                for (int half = 0; half * SCAN_CHUNK < s.steps; half++)
+                    if (chunk + half) save_states(&w, chunk + half, c);
         }
         if (a->last) {
             float *last = FLOATS(a->last) + ((w.n * a->sets + k) * a->channels + w.c0) * w.states;

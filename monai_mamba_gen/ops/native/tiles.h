@@ -14,14 +14,22 @@ static inline int smaller(int a, int b) { return a < b ? a : b; }
 
 /*
  * Tiles to come, fetched while something else is computed: a tile's cache lines lie scattered, and the processor cannot
- * guess them. Each tile takes SCAN_CHUNK fetches: of its rows where channels lie side by side, else of its channels.
+ * guess them.
  */
 typedef struct {
     const float *base[5 * BLOCKS]; /* the first channel at cell 0 */
     ptrdiff_t c[5 * BLOCKS], t[5 * BLOCKS];
-    int count, low, high; /* the tiles low..high are being fetched */
+    int count;
     span s;
 } fetches;
+
+/* SCAN_CHUNK lines of a tile being fetched, one at every step. */
+typedef struct {
+    const float *base;
+    const int32_t *cell; /* rows, where channels lie side by side; NULL: pairs of lines of every channel */
+    ptrdiff_t stride;
+    int lines;
+} stream;
 
 static inline void fetch_tile(fetches *f, const float *base, ptrdiff_t c, ptrdiff_t t) {
     f->base[f->count] = base;
@@ -29,17 +37,29 @@ static inline void fetch_tile(fetches *f, const float *base, ptrdiff_t c, ptrdif
     f->t[f->count++] = t;
 }
 
-/* Fetch the tiles that fall to part `part` of `parts`. */
-static inline void fetch_part(fetches *f, int part, int parts) {
-    f->low = f->count * part / parts;
-    f->high = f->s.steps ? f->count * (part + 1) / parts : f->low;
+/* Stream q: chunk q % chunks of tile q / chunks. */
+INLINE stream tile_stream(const fetches *f, int q, int chunks) {
+    int p = q / chunks, first = q % chunks * SCAN_CHUNK, left = f->s.steps - first;
+    if (left <= 0) return (stream){NULL, NULL, 0, 0};
+    if (f->c[p] == 1) return (stream){f->base[p], f->s.cell + first, f->t[p], smaller(left, SCAN_CHUNK)};
+    if (f->t[p] == 1 && f->s.consecutive) return (stream){f->base[p] + f->s.cell[first], NULL, f->c[p], 2 * W};
+    return (stream){NULL, NULL, 0, 0};
 }
 
-static inline void fetch_step(const fetches *f, int i) {
-    for (int p = f->low; p < f->high; p++) {
-        if (f->c[p] == 1) __builtin_prefetch(f->base[p] + f->s.cell[smaller(i, f->s.steps - 1)] * f->t[p]);
-        else if (f->s.consecutive && i < 2 * W) __builtin_prefetch(f->base[p] + f->s.cell[0] + (i >> 1) * f->c[p] + (i & 1) * 16);
+INLINE void fetch_step(const stream *r, int i) {
+    if (i >= r->lines) return;
+    __builtin_prefetch(r->cell ? r->base + r->cell[i] * r->stride : r->base + (i >> 1) * r->stride + (i & 1) * 16);
+}
+
+/* Begin to fetch what falls to part `part` of `parts`: all streams but the last at once, that one step by step. */
+INLINE stream fetch_part(const fetches *f, int part, int parts, int chunks) {
+    int streams = f->count * chunks, low = streams * part / parts, high = streams * (part + 1) / parts;
+    if (low == high) return (stream){NULL, NULL, 0, 0};
+    for (; low + 1 < high; low++) {
+        stream r = tile_stream(f, low, chunks);
+        for (int i = 0; i < r.lines; i++) fetch_step(&r, i);
     }
+    return tile_stream(f, low, chunks);
 }
 
 /* base: the first channel of the tile at cell 0. */
@@ -110,7 +130,7 @@ static inline void load_matrix(float *matrix, const float *base, ptrdiff_t n, pt
         return;
     }
     for (int first = 0; first < states; first += W) {
-        float tile[TILE];
+        float tile[FORWARD_CHUNKS * TILE];
         int lanes = smaller(W, states - first);
         load_tile(tile, base + first * n, n, t, s, lanes);
         for (int i = 0; i < s->steps; i++) {
