@@ -44,7 +44,7 @@ typedef struct {
  * `count` states of `width` adjacent blocks (first one: block) over one chunk. carry is the gradient of the state after
  * the chunk on entry, before it on exit. The sums over blocks begin at block 0.
  */
-INLINE void sweep(int count, int width, int steps, int states, int block, const buffers *t, const state_rows *r,
+INLINE void sweep(int count, int width, int bounded, int steps, int states, int block, const buffers *t, const state_rows *r,
                   const float *B, const float *C, stream ahead) {
     vf a[MAX_CHAINS], h[MAX_CHAINS], g[MAX_CHAINS], ga[MAX_CHAINS]; /* of state n and block j at n * width + j */
     float *decay = t->decay, *state = t->state;
@@ -64,7 +64,7 @@ INLINE void sweep(int count, int width, int steps, int states, int block, const 
 #pragma GCC unroll 8
         for (int q = 0; q < chains; q++) {
             int place = q % width * TILE + i * W;
-            vf e = v_exp2(v_mul(v_load(dt + place), a[q]));
+            vf e = decay_of(v_mul(v_load(dt + place), a[q]), bounded);
             h[q] = v_fma(e, h[q], v_mul(v_load(dtu + place), v_set(B[i * states + q / width])));
             v_store(decay + (i * chains + q) * W, e);
             v_store(state + ((i + 1) * chains + q) * W, h[q]);
@@ -123,14 +123,15 @@ INLINE void add_lanes(const float *terms, float *row, int steps) {
     }
 }
 
-static void load_group(const set_up *w, const span *s, const buffers *t, const view *delta, const view *u,
+static int load_group(const set_up *w, const span *s, const buffers *t, const view *delta, const view *u,
                        const view *grad_y, int c, int blocks) {
     const scan_args *a = w->args;
+    int bounded = 1;
     for (int b = 0; b < blocks; b++) {
         int first = c + b * W, lanes = smaller(W, w->channels - first);
         float *gy = t->grad_y + b * TILE;
-        load_inputs(w, delta, u, s, first, lanes, t->dt + b * TILE, t->u + b * TILE, t->dtu + b * TILE,
-                    t->slope + b * TILE);
+        bounded &= load_inputs(w, delta, u, s, first, lanes, t->dt + b * TILE, t->u + b * TILE, t->dtu + b * TILE,
+                               t->slope + b * TILE);
         load_tile(gy, at(grad_y, w->n, a->merged ? 0 : w->k, w->c0 + first), grad_y->c, grad_y->t, s, lanes);
         if (a->mean) {
             vf share = v_set(1.0f / (float)a->sets);
@@ -139,6 +140,7 @@ static void load_group(const set_up *w, const span *s, const buffers *t, const v
         memset(t->grad_x + b * TILE, 0, sizeof(float) * TILE);
         memset(t->grad_dt + b * TILE, 0, sizeof(float) * TILE);
     }
+    return bounded;
 }
 
 /* Note what the group after (chunk s, channel c) will touch; next: the chunk to come. */
@@ -165,12 +167,12 @@ static void finish_group(const set_up *w, const span *s, const buffers *t, const
         for (int i = 0; i < s->steps; i++) {
             int place = b * TILE + i * W;
             vf x = v_load(t->u + place), gy = v_load(t->grad_y + place), gx = v_load(t->grad_x + place);
-            vf g = v_fma(gx, x, v_mul(v_set(LN2), v_load(t->grad_dt + place)));
+            vf g = v_fma(gx, x, v_load(t->grad_dt + place));
             if (a->softplus) g = v_mul(g, v_load(t->slope + place));
             grad_bias = v_add(grad_bias, g);
             grad_skip = v_fma(gy, x, grad_skip);
             v_store(t->grad_dt + place, g);
-            v_store(t->grad_x + place, v_fma(gx, v_load(t->dt + place), v_mul(skip, gy)));
+            v_store(t->grad_x + place, v_fma(v_mul(gx, v_set(LN2)), v_load(t->dt + place), v_mul(skip, gy)));
         }
         v_store(t->grad_skip + first, grad_skip);
         v_store(t->grad_bias + first, grad_bias);
@@ -182,18 +184,19 @@ static void finish_group(const set_up *w, const span *s, const buffers *t, const
 }
 
 /* `count` states, from n on, over all blocks of a group. */
-INLINE void sweep_states(int count, int n, const set_up *w, const span *s, const buffers *t, const float *start,
+INLINE void sweep_states(int count, int bounded, int n, const set_up *w, const span *s, const buffers *t, const float *start,
                          const float *next_start, ptrdiff_t row, int c, int blocks, fetches *f) {
-    int b = 0, parts = w->states / SWEEP_STATES + w->states % SWEEP_STATES;
-    int part = n / SWEEP_STATES + n % SWEEP_STATES;
-    for (; b < blocks;) {
-        stream ahead = fetch_part(f, part * blocks + b, parts * blocks, 1);
+    int groups = w->states / SWEEP_STATES + w->states % SWEEP_STATES, part = n / SWEEP_STATES + n % SWEEP_STATES;
+    int sweeps = blocks / SWEEP_BLOCKS + blocks % SWEEP_BLOCKS;
+    part *= sweeps;
+    for (int b = 0; b < blocks;) {
+        stream ahead = fetch_part(f, part++, groups * sweeps, 1);
         int width = blocks - b >= SWEEP_BLOCKS ? SWEEP_BLOCKS : 1;
         ptrdiff_t place = (ptrdiff_t)n * w->padded + c + b * W;
         state_rows r = {w->A + place, start ? start + n * row + c + b * W : NULL, w->h + place, t->grad_A + place,
                         w->padded, row};
-        if (width == SWEEP_BLOCKS) sweep(count, SWEEP_BLOCKS, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
-        else sweep(count, 1, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
+        if (width == SWEEP_BLOCKS) sweep(count, SWEEP_BLOCKS, bounded, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
+        else sweep(count, 1, bounded, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
         b += width;
     }
 #pragma GCC unroll 8
@@ -205,12 +208,12 @@ INLINE void sweep_states(int count, int n, const set_up *w, const span *s, const
     }
 }
 
-static void sweep_group(const set_up *w, const span *s, const buffers *t, const float *start, const float *next_start,
+INLINE void sweep_group(int bounded, const set_up *w, const span *s, const buffers *t, const float *start, const float *next_start,
                         ptrdiff_t row, int c, int blocks, fetches *f) {
     int n = 0;
     for (; n + SWEEP_STATES <= w->states; n += SWEEP_STATES)
-        sweep_states(SWEEP_STATES, n, w, s, t, start, next_start, row, c, blocks, f);
-    for (; n < w->states; n++) sweep_states(1, n, w, s, t, start, next_start, row, c, blocks, f);
+        sweep_states(SWEEP_STATES, bounded, n, w, s, t, start, next_start, row, c, blocks, f);
+    for (; n < w->states; n++) sweep_states(1, bounded, n, w, s, t, start, next_start, row, c, blocks, f);
 }
 
 /* The gradients of this set's parameters, lanes back in (channels, states). */
@@ -218,7 +221,7 @@ static void finish_set(const set_up *w, const scan_task *task, const buffers *t)
     int64_t channel = w->k * w->args->channels + w->c0;
     for (int c = 0; c < w->channels; c++) {
         for (int n = 0; n < w->states; n++)
-            task->grad_A[(channel + c) * w->states + n] = t->grad_A[n * w->padded + c];
+            task->grad_A[(channel + c) * w->states + n] = t->grad_A[n * w->padded + c] * LN2;
         if (task->grad_skip) task->grad_skip[channel + c] = t->grad_skip[c];
         if (task->grad_bias) task->grad_bias[channel + c] = t->grad_bias[c];
     }
@@ -260,10 +263,11 @@ static void LEVEL(backward)(const scan_task *task) {
             memset(t.grad_B, 0, 2 * sizeof(float) * (size_t)w.states * SCAN_CHUNK);
             for (int c = 0; c < w.channels; c += SCAN_GROUP) {
                 int blocks = smaller(BLOCKS, (w.channels - c + W - 1) / W);
-                load_group(&w, &s, &t, &delta, &u, &grad_y, c, blocks);
+                int bounded = load_group(&w, &s, &t, &delta, &u, &grad_y, c, blocks);
                 fetch_group(&f, &w, &s, &before, views, c);
                 const float *next = c + SCAN_GROUP < w.channels ? start ? start + c + SCAN_GROUP : NULL : earlier;
-                sweep_group(&w, &s, &t, start, next, row, c, blocks, &f);
+                if (bounded) sweep_group(1, &w, &s, &t, start, next, row, c, blocks, &f);
+                else sweep_group(0, &w, &s, &t, start, next, row, c, blocks, &f);
                 finish_group(&w, &s, &t, &grad_delta, &grad_u, c, blocks, a->shared && k > task->k0);
             }
             store_matrix(t.grad_B, task->grad_B.data + w.n * task->grad_B.n + k * task->grad_B.k, task->grad_B.c,

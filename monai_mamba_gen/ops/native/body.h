@@ -6,7 +6,6 @@
  * then step by step, so that the state of one n stays in a register and nothing is summed across lanes in the forward
  * pass. The backward pass has the state at the start of each chunk, recomputes the chunk, and sweeps back over it.
  */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,8 +39,9 @@ typedef struct {
     int64_t n, k, c0;
     int states, channels, padded; /* of this task; padded to whole groups */
     const float *skip, *bias;     /* of the first channel, or NULL */
-    float *A;                     /* (states, padded), times log2 e */
+    float *A;                     /* (states, padded) */
     float *h;                     /* (states, padded): state, or in the backward pass its gradient */
+    float *limit;                 /* (padded): steps up to which v_exp2_bounded serves every state */
     float *B, *C;                 /* (steps of the span, states) */
 } set_up;
 
@@ -55,7 +55,15 @@ static void prepare_set(set_up *w, const scan_task *task, int64_t k) {
     memset(w->A, 0, sizeof(float) * (size_t)w->states * (size_t)w->padded);
     memset(w->h, 0, sizeof(float) * (size_t)w->states * (size_t)w->padded);
     for (int c = 0; c < w->channels; c++)
-        for (int s = 0; s < w->states; s++) w->A[s * w->padded + c] = A[c * w->states + s] * LOG2E;
+        for (int s = 0; s < w->states; s++) w->A[s * w->padded + c] = A[c * w->states + s];
+    for (int c = 0; c < w->padded; c++) {
+        float largest = 1e-30f;
+        for (int s = 0; s < w->states; s++) {
+            float value = w->A[s * w->padded + c], size = value < 0.0f ? -value : value;
+            if (!(size <= largest)) largest = size; /* NaN too, which no step is below */
+        }
+        w->limit[c] = EXP2_BOUND / largest;
+    }
 }
 
 static float *begin_task(set_up *w, const scan_task *task) {
@@ -70,7 +78,8 @@ static float *begin_task(set_up *w, const scan_task *task) {
     size_t matrix = (size_t)w->states * (size_t)w->padded, rows = (size_t)w->states * FORWARD_CHUNKS * SCAN_CHUNK;
     w->A = scratch;
     w->h = w->A + matrix;
-    w->B = w->h + matrix;
+    w->limit = w->h + matrix;
+    w->B = w->limit + w->padded;
     w->C = w->B + rows;
     return w->C + rows;
 }
@@ -95,27 +104,36 @@ static inline float *saved_state(const scan_args *a, int64_t n, int64_t k, int64
 }
 
 /*
- * delta and u of one block -> tiles of the step size, of u and of step size times u; slope: the derivative of the step
- * size, in the backward pass. In the forward pass the tile of u receives skip * u.
+ * delta and u of one block -> tiles of the step size, of u and of step size times u. The tile of step sizes is times
+ * log2 e, for exp2: the factor's rounding then differs from step to step, where in A it would add up. slope: the derivative of the step
+ * size, in the backward pass. In the forward pass the tile of u receives skip * u. Whether v_exp2_bounded serves is returned.
  */
-INLINE void load_inputs(const set_up *w, const view *delta, const view *u, const span *s, int c, int lanes, float *dt,
+INLINE int load_inputs(const set_up *w, const view *delta, const view *u, const span *s, int c, int lanes, float *dt,
                         float *x, float *dtu, float *slope) {
     const scan_args *a = w->args;
     load_tile(dt, at(delta, w->n, w->k, w->c0 + c), delta->c, delta->t, s, lanes);
     load_tile(x, at(u, w->n, a->shared ? 0 : w->k, w->c0 + c), u->c, u->t, s, lanes);
     vf bias = w->bias ? v_load_part(w->bias + c, lanes) : v_set(0.0f);
     vf skip = w->skip ? v_load_part(w->skip + c, lanes) : v_set(0.0f);
+    vf limit = v_load(w->limit + c);
+    int bounded = 1;
     for (int i = 0; i < s->steps; i++) {
         vf d = v_add(v_load(dt + i * W), bias), v = v_load(x + i * W), g;
         if (a->softplus) {
             d = softplus(d, slope ? &g : NULL);
             if (slope) v_store(slope + i * W, g);
         }
-        v_store(dt + i * W, d);
+        vf scaled = v_mul(d, v_set(LOG2E));
+        v_store(dt + i * W, scaled);
+        if (EXP2_BOUND > 0.0f && !v_all_le(v_max(scaled, v_sub(v_set(0.0f), scaled)), limit)) bounded = 0;
         v_store(dtu + i * W, v_mul(d, v));
         if (!slope) v_store(x + i * W, v_mul(skip, v));
     }
+    return bounded;
 }
+
+/* An exponential, with or without the limits that only extreme steps need. */
+INLINE vf decay_of(vf m, int bounded) { return bounded ? v_exp2_bounded(m) : v_exp2(m); }
 
 #include "forward.h"
 
@@ -123,7 +141,7 @@ INLINE void load_inputs(const set_up *w, const view *delta, const view *u, const
 
 static size_t LEVEL(scratch_floats)(const scan_args *a, int64_t channels) {
     size_t padded = (size_t)((channels + SCAN_GROUP - 1) / SCAN_GROUP * SCAN_GROUP), states = (size_t)a->states;
-    size_t common = 2 * states * padded + 2 * states * FORWARD_CHUNKS * SCAN_CHUNK;
+    size_t common = 2 * states * padded + padded + 2 * states * FORWARD_CHUNKS * SCAN_CHUNK;
     return common + (a->backward ? backward_floats(states, padded) : 3 * FORWARD_CHUNKS * TILE) + 16;
 }
 

@@ -1,7 +1,7 @@
 /* The forward pass of one task. */
 
 /* Advance `count` states of one block over the chunk and add their part of y. */
-INLINE void advance(int count, int steps, int states, ptrdiff_t row, const float *A, float *h, const float *B,
+INLINE void advance(int count, int bounded, int steps, int states, ptrdiff_t row, const float *A, float *h, const float *B,
                     const float *C, const float *dt, const float *dtu, float *y, stream ahead) {
     vf a[MULTI_STATES], s[MULTI_STATES];
 #pragma GCC unroll 8
@@ -13,7 +13,7 @@ INLINE void advance(int count, int steps, int states, ptrdiff_t row, const float
         vf d = v_load(dt + i * W), x = v_load(dtu + i * W), sum = v_load(y + i * W);
 #pragma GCC unroll 8
         for (int j = 0; j < count; j++) {
-            s[j] = v_fma(v_exp2(v_mul(d, a[j])), s[j], v_mul(x, v_set(B[i * states + j])));
+            s[j] = v_fma(decay_of(v_mul(d, a[j]), bounded), s[j], v_mul(x, v_set(B[i * states + j])));
             sum = v_fma(s[j], v_set(C[i * states + j]), sum);
         }
         v_store(y + i * W, sum);
@@ -24,17 +24,17 @@ INLINE void advance(int count, int steps, int states, ptrdiff_t row, const float
 }
 
 /* Advance all states of a block over one chunk, the tiles pointing at its first step. */
-static void forward_chunk(const set_up *w, int steps, int c, const float *B, const float *C, const float *dt,
-                          const float *dtu, float *y, const fetches *f, int half) {
+INLINE void forward_chunk(const set_up *w, int bounded, int steps, int c, const float *B, const float *C,
+                          const float *dt, const float *dtu, float *y, const fetches *f, int half) {
     int n = 0, groups = w->states / MULTI_STATES + w->states % MULTI_STATES, part = half * groups;
     for (; n + MULTI_STATES <= w->states; n += MULTI_STATES) {
         stream ahead = fetch_part(f, part++, FORWARD_CHUNKS * groups, FORWARD_CHUNKS);
-        advance(MULTI_STATES, steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, B + n,
+        advance(MULTI_STATES, bounded, steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, B + n,
                 C + n, dt, dtu, y, ahead);
     }
     for (; n < w->states; n++) {
         stream ahead = fetch_part(f, part++, FORWARD_CHUNKS * groups, FORWARD_CHUNKS);
-        advance(1, steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, B + n, C + n, dt,
+        advance(1, bounded, steps, w->states, w->padded, w->A + n * w->padded + c, w->h + n * w->padded + c, B + n, C + n, dt,
                 dtu, y, ahead);
     }
 }
@@ -51,11 +51,13 @@ static void forward_block(const set_up *w, const span *s, int64_t chunk, const v
     const scan_args *a = w->args;
     float *dt = tiles, *dtu = dt + FORWARD_CHUNKS * TILE, *out = dtu + FORWARD_CHUNKS * TILE;
     int lanes = smaller(W, w->channels - c);
-    load_inputs(w, delta, u, s, c, lanes, dt, out, dtu, NULL);
+    int bounded = load_inputs(w, delta, u, s, c, lanes, dt, out, dtu, NULL);
     for (int half = 0, i = 0; i < s->steps; half++, i += SCAN_CHUNK) {
         if (a->starts && chunk + half) save_states(w, chunk + half, c);
-        forward_chunk(w, smaller(SCAN_CHUNK, s->steps - i), c, w->B + i * w->states, w->C + i * w->states, dt + i * W,
-                      dtu + i * W, out + i * W, f, half);
+        int steps = smaller(SCAN_CHUNK, s->steps - i);
+        const float *B = w->B + i * w->states, *C = w->C + i * w->states;
+        if (bounded) forward_chunk(w, 1, steps, c, B, C, dt + i * W, dtu + i * W, out + i * W, f, half);
+        else forward_chunk(w, 0, steps, c, B, C, dt + i * W, dtu + i * W, out + i * W, f, half);
     }
     if (a->mean) {
         vf share = v_set(1.0f / (float)a->sets);

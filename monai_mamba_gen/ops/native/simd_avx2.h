@@ -3,7 +3,8 @@
 
 typedef __m256 vf;
 #define W 8
-#define MULTI_STATES 2
+#define EXP2_BOUND 126.0f
+#define MULTI_STATES 4
 #define SWEEP_STATES 1
 #define SWEEP_BLOCKS 2
 
@@ -22,6 +23,10 @@ static inline vf v_div(vf a, vf b) { return _mm256_div_ps(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm256_max_ps(a, b); } /* b where either is NaN */
 static inline vf v_min(vf a, vf b) { return _mm256_min_ps(a, b); }
+/* Whether a <= b in every lane; no where there is NaN. */
+static inline int v_all_le(vf a, vf b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff;
+}
 /* a where x >= 0, else b */
 static inline vf v_select(vf x, vf a, vf b) {
     return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ));
@@ -29,10 +34,9 @@ static inline vf v_select(vf x, vf a, vf b) {
 
 static inline vf v_reciprocal(vf x) { return v_div(v_set(1.0f), x); }
 
-/* 2^m = 2^r p(f): r is m rounded, |f| <= 1/2; relative error of p 3e-9, none at f = 0. */
-static inline vf v_exp2(vf m) {
+/* 2^m = 2^r p(f): r is m rounded, |f| <= 1/2; relative error of p 3e-9, none at f = 0.; for |m| <= EXP2_BOUND. */
+static inline vf v_exp2_bounded(vf m) {
     const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: its last place is worth 1 */
-    m = v_min(v_set(127.0f), v_max(v_set(-126.0f), m));
     vf t = v_add(m, magic), f = v_sub(m, v_sub(t, magic)), p = v_set(0.00015321153f);
     p = v_fma(p, f, v_set(0.0013390161f));
     p = v_fma(p, f, v_set(0.009618526f));
@@ -42,6 +46,9 @@ static inline vf v_exp2(vf m) {
     p = v_fma(p, f, v_set(1.0f));
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
 }
+
+/* For every m: beyond the bound the exponent would overflow into the sign. */
+static inline vf v_exp2(vf m) { return v_exp2_bounded(v_min(v_set(127.0f), v_max(v_set(-126.0f), m))); }
 
 /* Transpose eight rows in place. */
 static inline void v_transpose(vf *r) {

@@ -3,6 +3,7 @@
 
 typedef __m512 vf;
 #define W 16
+#define EXP2_BOUND 0.0f /* v_exp2 needs none */
 #define MULTI_STATES 4 /* states advanced together */
 #define SWEEP_STATES 2
 #define SWEEP_BLOCKS 2
@@ -19,6 +20,8 @@ static inline vf v_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 static inline vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf v_max(vf a, vf b) { return _mm512_max_ps(a, b); } /* b where either is NaN */
 static inline vf v_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+/* Whether a <= b in every lane; no where there is NaN. */
+static inline int v_all_le(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) == 0xffff; }
 /* a where x >= 0, else b */
 static inline vf v_select(vf x, vf a, vf b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ), b, a);
@@ -40,6 +43,8 @@ static inline vf v_exp2(vf m) {
     p = v_fma(p, f, v_set(1.0f));
     return _mm512_scalef_ps(p, r);
 }
+
+static inline vf v_exp2_bounded(vf m) { return v_exp2(m); }
 
 /* Transpose sixteen rows in place. */
 static inline void v_transpose(vf *r) {

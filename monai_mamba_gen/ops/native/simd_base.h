@@ -4,6 +4,7 @@
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
 #define W 4
+#define EXP2_BOUND 126.0f
 #define MULTI_STATES 2
 #define SWEEP_STATES 1
 #define SWEEP_BLOCKS 2
@@ -37,21 +38,28 @@ static inline vf v_min(vf a, vf b) { return (vf)_mm_min_ps((__m128)a, (__m128)b)
 static inline vf v_max(vf a, vf b) { return v_choose(a > b, a, b); } /* b where either is NaN */
 static inline vf v_min(vf a, vf b) { return v_choose(a < b, a, b); }
 #endif
+/* Whether a <= b in every lane; no where there is NaN. */
+static inline int v_all_le(vf a, vf b) {
+    vi ok = a <= b;
+    return (ok[0] & ok[1] & ok[2] & ok[3]) != 0;
+}
 /* a where x >= 0, else b */
 static inline vf v_select(vf x, vf a, vf b) { return v_choose(x >= v_set(0.0f), a, b); }
 
 static inline vf v_reciprocal(vf x) { return v_div(v_set(1.0f), x); }
 
-/* 2^m = 2^i * p(f), i = m rounded, |f| <= 1/2. */
-static inline vf v_exp2(vf m) {
+/* 2^m = 2^i * p(f), i = m rounded, |f| <= 1/2; for |m| <= EXP2_BOUND. */
+static inline vf v_exp2_bounded(vf m) {
     const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: its last place is worth 1 */
-    m = v_min(v_set(127.0f), v_max(v_set(-126.0f), m));
     vf t = v_add(m, magic), f = v_sub(m, v_sub(t, magic)), g = v_mul(f, f);
     vf high = v_fma(v_fma(v_set(0.00015321153f), f, v_set(0.0013390161f)), g,
                     v_fma(v_set(0.009618526f), f, v_set(0.05550362f)));
     vf p = v_fma(v_fma(v_fma(high, f, v_set(0.24022648f)), f, v_set(0.693147181f)), f, v_set(1.0f));
     return (vf)((vi)p + ((vi)t << 23));
 }
+
+/* For every m: beyond the bound the exponent would overflow into the sign. */
+static inline vf v_exp2(vf m) { return v_exp2_bounded(v_min(v_set(127.0f), v_max(v_set(-126.0f), m))); }
 
 #ifdef __clang__
 #define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
