@@ -30,8 +30,8 @@ def pointwise(tokens: torch.Tensor, weight: torch.Tensor, groups: int = 1) -> to
         torch.Size([2, 5, 6])
     """
     if _ONEDNN and tokens.device.type == "cpu" and tokens.dtype != torch.float64:
-        image = tokens.transpose(1, 2).unsqueeze(-1)  # (N, C, L, 1), channels last in memory
-        return F.conv2d(image, weight[:, :, None, None], groups=groups).squeeze(-1).transpose(1, 2)
+        image = tokens.contiguous().transpose(1, 2).unsqueeze(2)  # (N, C, 1, L), in strides known as channels last
+        return F.conv2d(image, weight[:, :, None, None], groups=groups).squeeze(2).transpose(1, 2)
     if groups == 1:
         return F.linear(tokens, weight)
     grouped = torch.einsum("nlgc,goc->nlgo", tokens.unflatten(-1, (groups, -1)), weight.unflatten(0, (groups, -1)))

@@ -186,7 +186,7 @@ class VMDDPM(nn.Module):
             raise ValueError(f"x must be (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
         embedding = self._embed(x, timesteps, context if class_labels is None else class_labels)  # (N, E)
-        h = self.stem(self._pad(x).contiguous(memory_format=torch.channels_last))  # (N, C, H/p, W/p)
+        h = self.stem(self._pad(x))  # (N, C, H/p, W/p)
         skips = []
         for level, layers in enumerate(self.encoder):
             h = self._run(layers, h, embedding)

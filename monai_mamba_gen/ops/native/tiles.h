@@ -147,6 +147,14 @@ static inline void store_matrix(const float *matrix, float *base, ptrdiff_t n, p
             memcpy(base + j * n + s->cell[0], matrix + j * SCAN_CHUNK, sizeof(float) * (size_t)s->steps);
         return;
     }
-    for (int i = 0; i < s->steps; i++)
+    for (int first = 0; first < states && n == 1; first += W)
+        for (int i = 0; i < s->steps; i += W) {
+            int lanes = smaller(W, states - first), rows = smaller(W, s->steps - i);
+            vf r[W];
+            for (int j = 0; j < W; j++) r[j] = j < lanes ? v_load(matrix + (first + j) * SCAN_CHUNK + i) : v_set(0.0f);
+            v_transpose(r);
+            for (int j = 0; j < rows; j++) v_store_part(base + s->cell[i + j] * t + first, r[j], lanes);
+        }
+    for (int i = 0; i < s->steps && n != 1; i++)
         for (int j = 0; j < states; j++) base[s->cell[i] * t + j * n] = matrix[j * SCAN_CHUNK + i];
 }
