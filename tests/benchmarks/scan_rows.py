@@ -182,13 +182,15 @@ def row_6(session: Session) -> Result:
 
 def row_7(session: Session) -> Result:
     session.levels  # noqa: B018 - raises where there is no native kernel
-    forward, gradient, cases = scan_accuracy.worst_errors(session.quick)
+    forward, gradient, cases = scan_accuracy.worst_errors(session.quick, scan_accuracy.EXTREMES)
     figures, notes = [], []
     for label, worst, most in (("forward", forward, 1e-6), ("gradient", gradient, 5e-6)):
         level = max(native_module.instruction_sets(), key=lambda name: worst[name].error)
         figures.append(Figure(worst[level].error, label, most=most))
         errors = ", ".join(f"{name} {value.error:.2g}" for name, value in worst.items())
         notes.append(f"{label}: {errors}; worst at {worst[level].where}")
+    forward, _, _ = scan_accuracy.worst_errors(session.quick, scan_accuracy.SLOW)
+    notes.append("forward, |A| <= 0.016: " + ", ".join(f"{name} {value.error:.2g}" for name, value in forward.items()))
     return Result(figures, f"{cases} cases", "; ".join(notes))
 
 

@@ -20,14 +20,15 @@ typedef struct {
 } plan;
 
 /*
- * dB and dC are sums over the parts, so the cut of the backward pass may depend on neither the thread count nor the
- * batch: a sample then has the same bits alone and in company. The forward pass sums nothing and may be cut finer.
+ * dB and dC are sums over the parts, so the cut of the backward pass depends on shapes alone, not on the threads; and
+ * parts cost memory and time.
  */
 static plan make_plan(const scan_args *a) {
     int together = a->backward ? a->shared != 0 : a->merged != 0;
     int64_t groups = (a->channels + SCAN_GROUP - 1) / SCAN_GROUP;
     plan p = {together ? 1 : a->sets, 1, 0, 0};
-    int64_t wanted = (a->backward ? SCAN_PIECES : 2 * SCAN_PIECES) / p.sets;
+    int64_t others = a->batch * p.sets, wanted = (SCAN_PIECES + others - 1) / others;
+    if (wanted > SCAN_PARTS) wanted = SCAN_PARTS;
     int64_t each = wanted > 1 ? (groups + wanted - 1) / wanted : groups;
     p.parts = (groups + each - 1) / each;
     p.channels = each * SCAN_GROUP;

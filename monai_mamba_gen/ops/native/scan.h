@@ -12,7 +12,8 @@
 
 #define SCAN_CHUNK 32 /* time steps between two saved states */
 #define SCAN_GROUP 32 /* channels of the smallest piece of work; saved states are padded to it */
-#define SCAN_PIECES 4 /* pieces of work to cut the backward pass of one sample into */
+#define SCAN_PIECES 8 /* pieces of work to cut the backward pass into, where batch and sets give fewer */
+#define SCAN_PARTS 4  /* at most so many parts of the channels */
 
 /*
  * Fields of scan_args, each one int64: sizes, flags, addresses, strides. The same list is the module's FIELDS, by which
