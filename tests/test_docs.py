@@ -25,7 +25,7 @@ RUN = "monai.bundle run "
 # Options that are not keys of a config: of MONAI's runner, torchrun, pytest, pip, MONAI Label, TensorBoard, and ours.
 OTHER_OPTIONS = set(
     "config_file standalone nproc_per_node dist download name output app studies conf logdir no-deps index-url "
-    "no-cache-dir force-reinstall no-build-isolation exclude json".split()
+    "no-cache-dir force-reinstall no-build-isolation exclude json markdown inplace force".split()
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

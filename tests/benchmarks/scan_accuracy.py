@@ -24,7 +24,7 @@ EXTREMES: dict[str, Callable[[Inputs], Inputs]] = {
     "20 delta": lambda m: m | {"delta": 20 * m["delta"]},
     "1000 A": lambda m: m | {"A": 1000 * m["A"]},
 }
-# States that hardly decay, or grow to a few times their size: a decay next to 1 is a float32 with an error of up to 6e-8,
+# States that hardly decay, or grow a little: a decay next to 1 is a float32 with an error of up to 6e-8,
 # and over a thousand steps the errors add up, in the plain loop as in the kernel.
 SLOW: dict[str, Callable[[Inputs], Inputs]] = {
     "A = 0.001..0.016": lambda m: m | {"A": -0.001 * m["A"]},
