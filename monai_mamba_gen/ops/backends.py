@@ -116,14 +116,35 @@ def _say_what_is_missing(device: torch.device) -> None:
         )
 
 
+def _constant_when_compiled(function: Callable) -> Callable:
+    """
+    Let torch.compile take what the function returns as a constant: it need not look into imports and the environment.
+
+    What ``torch.compiler.assume_constant_result`` does, without importing the compiler.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant_when_compiled
+def _device_problem(name: str, device_type: str) -> str | None:
+    (backend,) = (b for b in BACKENDS if b.name == name)
+    return backend.device_problem(torch.device(device_type))
+
+
+@_constant_when_compiled
+def _default_name() -> str | None:
+    return os.environ.get(BACKEND_VARIABLE) or None
+
+
 def _choose(name: str | None, u: torch.Tensor, A: torch.Tensor) -> ScanBackend:
     source = "backend"
-    if name is None and os.environ.get(BACKEND_VARIABLE):
-        name, source = os.environ[BACKEND_VARIABLE], BACKEND_VARIABLE
+    if name is None and (name := _default_name()):
+        source = BACKEND_VARIABLE
     for backend in BACKENDS:
         if name is not None and name != backend.name:
             continue
-        problem = backend.device_problem(u.device) or backend.input_problem(u, A)
+        problem = _device_problem(backend.name, u.device.type) or backend.input_problem(u, A)
         if problem is None:
             if name is None and backend.name == "torch" and not torch.compiler.is_compiling():
                 _say_what_is_missing(u.device)

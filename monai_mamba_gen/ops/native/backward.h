@@ -51,7 +51,7 @@ INLINE void sweep(int count, int width, int bounded, int steps, int states, int 
     const float *dt = t->dt + block * TILE, *dtu = t->dtu + block * TILE, *gy = t->grad_y + block * TILE;
     float *gx = t->grad_x + block * TILE, *gdt = t->grad_dt + block * TILE;
     int chains = count * width;
-#pragma GCC unroll 8
+    UNROLL
     for (int q = 0; q < chains; q++) {
         ptrdiff_t place = q / width * r->padded + q % width * W;
         a[q] = v_load(r->A + place);
@@ -61,7 +61,7 @@ INLINE void sweep(int count, int width, int bounded, int steps, int states, int 
         v_store(state + q * W, h[q]);
     }
     for (int i = 0; i < steps; i++) {
-#pragma GCC unroll 8
+        UNROLL
         for (int q = 0; q < chains; q++) {
             int place = q % width * TILE + i * W;
             vf e = decay_of(v_mul(v_load(dt + place), a[q]), bounded);
@@ -73,17 +73,17 @@ INLINE void sweep(int count, int width, int bounded, int steps, int states, int 
     }
     for (int i = steps - 1; i >= 0; i--) {
         vf sum_B[MAX_CHAINS], sum_C[MAX_CHAINS];
-#pragma GCC unroll 8
+        UNROLL
         for (int n = 0; n < count; n++) {
             sum_B[n] = block ? v_load(t->sum_B + n * TILE + i * W) : v_set(0.0f);
             sum_C[n] = block ? v_load(t->sum_C + n * TILE + i * W) : v_set(0.0f);
         }
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < width; j++) {
             int place = j * TILE + i * W;
             vf y = v_load(gy + place), x = v_load(dtu + place), d = v_load(dt + place);
             vf to_x = v_load(gx + place), to_dt = v_load(gdt + place);
-#pragma GCC unroll 8
+            UNROLL
             for (int n = 0; n < count; n++) {
                 int q = n * width + j;
                 vf before = v_load(state + (i * chains + q) * W);
@@ -100,13 +100,13 @@ INLINE void sweep(int count, int width, int bounded, int steps, int states, int 
             v_store(gx + place, to_x);
             v_store(gdt + place, to_dt);
         }
-#pragma GCC unroll 8
+        UNROLL
         for (int n = 0; n < count; n++) {
             v_store(t->sum_B + n * TILE + i * W, sum_B[n]);
             v_store(t->sum_C + n * TILE + i * W, sum_C[n]);
         }
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int q = 0; q < chains; q++) {
         ptrdiff_t place = q / width * r->padded + q % width * W;
         v_store(r->carry + place, g[q]);
@@ -199,7 +199,7 @@ INLINE void sweep_states(int count, int bounded, int n, const set_up *w, const s
         else sweep(count, 1, bounded, s->steps, w->states, b, t, &r, w->B + n, w->C + n, ahead);
         b += width;
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int j = 0; j < count && next_start; j++)
         for (int i = 0; i < SCAN_GROUP; i += 16) __builtin_prefetch(next_start + (n + j) * row + i);
     for (int j = 0; j < count; j++) {

@@ -12,6 +12,11 @@
 #include "scan.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define BLOCKS (SCAN_GROUP / W)     /* blocks of a group of channels */
 #define TILE (SCAN_CHUNK * W)       /* floats of a tile */
 #define FORWARD_CHUNKS 2            /* chunks that the forward pass works off together */

@@ -4,14 +4,14 @@
 INLINE void advance(int count, int bounded, int steps, int states, ptrdiff_t row, const float *A, float *h, const float *B,
                     const float *C, const float *dt, const float *dtu, float *y, stream ahead) {
     vf a[MULTI_STATES], s[MULTI_STATES];
-#pragma GCC unroll 8
+    UNROLL
     for (int j = 0; j < count; j++) {
         a[j] = v_load(A + j * row);
         s[j] = v_load(h + j * row);
     }
     for (int i = 0; i < steps; i++) {
         vf d = v_load(dt + i * W), x = v_load(dtu + i * W), sum = v_load(y + i * W);
-#pragma GCC unroll 8
+        UNROLL
         for (int j = 0; j < count; j++) {
             s[j] = v_fma(decay_of(v_mul(d, a[j]), bounded), s[j], v_mul(x, v_set(B[i * states + j])));
             sum = v_fma(s[j], v_set(C[i * states + j]), sum);
@@ -19,7 +19,7 @@ INLINE void advance(int count, int bounded, int steps, int states, ptrdiff_t row
         v_store(y + i * W, sum);
         fetch_step(&ahead, i);
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int j = 0; j < count; j++) v_store(h + j * row, s[j]);
 }
 
