@@ -271,9 +271,9 @@ static void LEVEL(backward)(const scan_task *task) {
                 finish_group(&w, &s, &t, &grad_delta, &grad_u, c, blocks, a->shared && k > task->k0);
             }
             store_matrix(t.grad_B, task->grad_B.data + w.n * task->grad_B.n + k * task->grad_B.k, task->grad_B.c,
-                         task->grad_B.t, &s, w.states);
+                         task->grad_B.t, &s, w.states, task->add);
             store_matrix(t.grad_C, task->grad_C.data + w.n * task->grad_C.n + k * task->grad_C.k, task->grad_C.c,
-                         task->grad_C.t, &s, w.states);
+                         task->grad_C.t, &s, w.states, task->add);
         }
         finish_set(&w, task, &t);
     }

@@ -11,28 +11,33 @@
 
 enum { DONE = 0, NO_MEMORY = 1, BAD_ORDERS = 2 };
 
-/* How one call is cut. A piece has one batch element and either one set or, where sets add up in place, all. */
+/*
+ * How one call is cut. A piece has one batch element and either one set or, where sets add up in place, all; and either
+ * one part of the channels or, where there are pieces enough for the threads, all parts one after another.
+ */
 typedef struct {
     int64_t sets;     /* pieces along the sets */
-    int64_t parts;    /* pieces along the channels */
+    int64_t parts;    /* parts of the channels */
+    int64_t runs;     /* pieces along the channels: 1 or parts */
     int64_t channels; /* channels of a part but the last */
     int64_t pieces;
 } plan;
 
 /*
- * dB and dC are sums over the parts, so the cut of the backward pass depends on shapes alone, not on the threads; and
- * parts cost memory and time.
+ * dB and dC are sums over the parts, so the parts depend on shapes alone. How they are dealt out may depend on the
+ * threads: a part's sum is added to the result by the piece itself or by way of a slab, which gives the same bits.
  */
 static plan make_plan(const scan_args *a) {
     int together = a->backward ? a->shared != 0 : a->merged != 0;
     int64_t groups = (a->channels + SCAN_GROUP - 1) / SCAN_GROUP;
-    plan p = {together ? 1 : a->sets, 1, 0, 0};
+    plan p = {.sets = together ? 1 : a->sets, .runs = 1};
     int64_t others = a->batch * p.sets, wanted = (SCAN_PIECES + others - 1) / others;
     if (wanted > SCAN_PARTS) wanted = SCAN_PARTS;
-    int64_t each = wanted > 1 ? (groups + wanted - 1) / wanted : groups;
+    int64_t each = (groups + wanted - 1) / wanted;
     p.parts = (groups + each - 1) / each;
     p.channels = each * SCAN_GROUP;
-    p.pieces = a->batch * p.sets * p.parts;
+    if (others % a->threads) p.runs = p.parts;
+    p.pieces = others * p.runs;
     return p;
 }
 
@@ -66,7 +71,7 @@ static int copy_orders(const scan_args *a, int32_t *cells) {
 typedef struct {
     float *memory;
     float *A, *skip, *bias; /* (N, K, E, S), (N, K, E), (N, K, E) */
-    float *B, *C;           /* (parts - 1, N, K, L, S) */
+    float *B, *C;           /* (runs - 1, N, K, L, S) */
     int64_t per_batch_A, per_batch, per_part;
 } partial;
 
@@ -74,30 +79,31 @@ static int make_partial(const scan_args *a, const plan *p, partial *q) {
     q->per_batch = a->sets * a->channels;
     q->per_batch_A = q->per_batch * a->states;
     q->per_part = a->batch * a->sets * a->length * a->states;
-    size_t floats = (size_t)(a->batch * (q->per_batch_A + 2 * q->per_batch) + 2 * (p->parts - 1) * q->per_part);
+    size_t floats = (size_t)(a->batch * (q->per_batch_A + 2 * q->per_batch) + 2 * (p->runs - 1) * q->per_part);
     q->memory = malloc(sizeof(float) * (floats + 1));
     if (!q->memory) return NO_MEMORY;
     q->A = q->memory;
     q->skip = q->A + a->batch * q->per_batch_A;
     q->bias = q->skip + a->batch * q->per_batch;
     q->B = q->bias + a->batch * q->per_batch;
-    q->C = q->B + (p->parts - 1) * q->per_part;
+    q->C = q->B + (p->runs - 1) * q->per_part;
     return DONE;
 }
 
-static view part_view(const scan_args *a, const partial *q, const view *result, float *slabs, int64_t part) {
-    if (part == 0) return *result;
+static view part_view(const scan_args *a, const plan *p, const partial *q, const view *result, float *slabs,
+                      int64_t part) {
+    if (part == 0 || p->runs == 1) return *result;
     view v = {slabs + (part - 1) * q->per_part, a->sets * a->length * a->states, a->length * a->states, 1, a->states};
     return v;
 }
 
 static void add_parts(const scan_args *a, const plan *p, const partial *q, const view *result, const float *slabs) {
-    if (p->parts == 1) return;
+    if (p->runs == 1) return;
 #pragma omp parallel for num_threads((int)a->threads) if (a->threads > 1)
     for (int64_t row = 0; row < a->batch * a->sets * a->length; row++) {
         int64_t t = row % a->length, k = row / a->length % a->sets, n = row / a->length / a->sets;
         float *out = result->data + n * result->n + k * result->k + t * result->t;
-        for (int64_t part = 0; part + 1 < p->parts; part++)
+        for (int64_t part = 0; part + 1 < p->runs; part++)
             for (int64_t s = 0; s < a->states; s++)
                 out[s * result->c] += slabs[part * q->per_part + row * a->states + s];
     }
@@ -113,8 +119,10 @@ static void add_batch(const scan_args *a, const float *each, int64_t count, int6
     }
 }
 
-static scan_task piece(const scan_args *a, const plan *p, const partial *q, const int32_t *cells, int64_t i) {
-    int64_t part = i % p->parts, set = i / p->parts % p->sets, n = i / p->parts / p->sets;
+/* Part `part` of the channels of piece i. */
+static scan_task piece(const scan_args *a, const plan *p, const partial *q, const int32_t *cells, int64_t i,
+                       int64_t part) {
+    int64_t set = i / p->runs % p->sets, n = i / p->runs / p->sets;
     scan_task task = {.args = a, .cells = cells, .n = n};
     task.k0 = p->sets == 1 ? 0 : set;
     task.k1 = p->sets == 1 ? a->sets : set + 1;
@@ -122,13 +130,25 @@ static scan_task piece(const scan_args *a, const plan *p, const partial *q, cons
     task.c1 = task.c0 + p->channels < a->channels ? task.c0 + p->channels : a->channels;
     if (a->backward) {
         view B = VIEW(a, grad_B), C = VIEW(a, grad_C);
-        task.grad_B = part_view(a, q, &B, q->B, part);
-        task.grad_C = part_view(a, q, &C, q->C, part);
+        task.grad_B = part_view(a, p, q, &B, q->B, part);
+        task.grad_C = part_view(a, p, q, &C, q->C, part);
+        task.add = p->runs == 1 && part > 0;
         task.grad_A = q->A + n * q->per_batch_A;
         task.grad_skip = a->grad_skip ? q->skip + n * q->per_batch : NULL;
         task.grad_bias = a->grad_bias ? q->bias + n * q->per_batch : NULL;
     }
     return task;
+}
+
+static void run_piece(const scan_args *a, const scan_level *level, const plan *p, const partial *q,
+                      const int32_t *cells, int64_t i, float *scratch) {
+    int64_t first = i % p->runs, last = p->runs == 1 ? p->parts : first + 1;
+    for (int64_t part = first; part < last; part++) {
+        scan_task task = piece(a, p, q, cells, i, part);
+        task.scratch = scratch;
+        if (a->backward) level->backward(&task);
+        else level->forward(&task);
+    }
 }
 
 /* Scratch memory of all threads, each one's on cache lines of its own. */
@@ -150,12 +170,8 @@ int scan_run(const scan_args *a, const scan_level *level) {
     if (status == DONE && a->backward) status = make_partial(a, &p, &q);
     if (status == DONE) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-        for (int64_t i = 0; i < p.pieces; i++) {
-            scan_task task = piece(a, &p, &q, cells, i);
-            task.scratch = scratch + (size_t)omp_get_thread_num() * each;
-            if (a->backward) level->backward(&task);
-            else level->forward(&task);
-        }
+        for (int64_t i = 0; i < p.pieces; i++)
+            run_piece(a, level, &p, &q, cells, i, scratch + (size_t)omp_get_thread_num() * each);
         if (a->backward) {
             view B = VIEW(a, grad_B), C = VIEW(a, grad_C);
             add_parts(a, &p, &q, &B, q.B);

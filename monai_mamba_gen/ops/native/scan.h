@@ -12,8 +12,8 @@
 
 #define SCAN_CHUNK 32 /* time steps between two saved states */
 #define SCAN_GROUP 32 /* channels of the smallest piece of work; saved states are padded to it */
-#define SCAN_PIECES 8 /* pieces of work to cut the backward pass into, where batch and sets give fewer */
-#define SCAN_PARTS 4  /* at most so many parts of the channels */
+#define SCAN_PIECES 8 /* parts of the channels are to give so many pieces of work, batch and sets included */
+#define SCAN_PARTS 4   /* at most so many parts */
 
 /*
  * Fields of scan_args, each one int64: sizes, flags, addresses, strides. The same list is the module's FIELDS, by which
@@ -51,6 +51,7 @@ typedef struct {
     const scan_args *args;
     const int32_t *cells; /* (K, L) visiting orders, or (1, L) 0..L-1 */
     int64_t n, k0, k1, c0, c1;
+    int add;             /* whether grad_B and grad_C are added to what is there */
     view grad_B, grad_C; /* the results themselves, or slabs that are added to them afterwards */
     float *grad_A, *grad_skip, *grad_bias; /* this batch element's (K, E, S), (K, E), (K, E) */
     float *scratch;

@@ -140,21 +140,27 @@ static inline void load_matrix(float *matrix, const float *base, ptrdiff_t n, pt
     }
 }
 
-/* The reverse, from matrix[n * SCAN_CHUNK + i]. */
-static inline void store_matrix(const float *matrix, float *base, ptrdiff_t n, ptrdiff_t t, const span *s, int states) {
-    if (t == 1 && s->consecutive) {
-        for (int j = 0; j < states; j++)
-            memcpy(base + j * n + s->cell[0], matrix + j * SCAN_CHUNK, sizeof(float) * (size_t)s->steps);
+/* The reverse, from matrix[n * SCAN_CHUNK + i]; add: to what is there. */
+static inline void store_matrix(const float *matrix, float *base, ptrdiff_t n, ptrdiff_t t, const span *s, int states,
+                                int add) {
+    if (n == 1) {
+        for (int first = 0; first < states; first += W)
+            for (int i = 0; i < s->steps; i += W) {
+                int lanes = smaller(W, states - first), rows = smaller(W, s->steps - i);
+                vf r[W];
+                for (int j = 0; j < W; j++)
+                    r[j] = j < lanes ? v_load(matrix + (first + j) * SCAN_CHUNK + i) : v_set(0.0f);
+                v_transpose(r);
+                for (int j = 0; j < rows; j++) {
+                    float *row = base + s->cell[i + j] * t + first;
+                    v_store_part(row, add ? v_add(v_load_part(row, lanes), r[j]) : r[j], lanes);
+                }
+            }
         return;
     }
-    for (int first = 0; first < states && n == 1; first += W)
-        for (int i = 0; i < s->steps; i += W) {
-            int lanes = smaller(W, states - first), rows = smaller(W, s->steps - i);
-            vf r[W];
-            for (int j = 0; j < W; j++) r[j] = j < lanes ? v_load(matrix + (first + j) * SCAN_CHUNK + i) : v_set(0.0f);
-            v_transpose(r);
-            for (int j = 0; j < rows; j++) v_store_part(base + s->cell[i + j] * t + first, r[j], lanes);
+    for (int j = 0; j < states; j++)
+        for (int i = 0; i < s->steps; i++) {
+            float *place = base + s->cell[i] * t + j * n;
+            *place = (add ? *place : 0.0f) + matrix[j * SCAN_CHUNK + i];
         }
-    for (int i = 0; i < s->steps && n != 1; i++)
-        for (int j = 0; j < states; j++) base[s->cell[i] * t + j * n] = matrix[j * SCAN_CHUNK + i];
 }
