@@ -100,18 +100,14 @@ def scan_backends(device: torch.device | str | None = None) -> list[str]:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
-    logging.getLogger("monai_mamba_gen").warning(message)
-
-
-def _say_what_is_missing(device: torch.device) -> None:
-    """Tell, once, when the scan runs in PyTorch because no kernel can be used on the device."""
-    kernels = {"cpu": ("native",), "cuda": ("mamba_ssm", "triton")}.get(device.type, ())
-    problems = {b.name: b.device_problem(device) for b in BACKENDS if b.name in kernels}
+def _say_what_is_missing(device_type: str) -> None:
+    """Tell, once, when the scan runs in PyTorch because no kernel can be used on such a device."""
+    kernels = {"cpu": ("native",), "cuda": ("mamba_ssm", "triton")}.get(device_type, ())
+    problems = {b.name: b.device_problem(torch.device(device_type)) for b in BACKENDS if b.name in kernels}
     if problems and all(problems.values()):
         reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-        _say_once(
-            f"selective scans on {device.type} run in PyTorch (backend 'torch'), exact but several times slower than a "
+        logging.getLogger("monai_mamba_gen").warning(
+            f"selective scans on {device_type} run in PyTorch (backend 'torch'), exact but several times slower than a "
             f"kernel; {reasons}"
         )
 
@@ -147,7 +143,7 @@ def _choose(name: str | None, u: torch.Tensor, A: torch.Tensor) -> ScanBackend:
         problem = _device_problem(backend.name, u.device.type) or backend.input_problem(u, A)
         if problem is None:
             if name is None and backend.name == "torch" and not torch.compiler.is_compiling():
-                _say_what_is_missing(u.device)
+                _say_what_is_missing(u.device.type)
             return backend
         if name is not None:
             raise ValueError(f"{source}={name!r} cannot be used here: {problem}; usable: {scan_backends(u.device)}")

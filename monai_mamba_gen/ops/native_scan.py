@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .native_module import call_native
+from .torch_chunks import empty_output
 
 __all__ = ["scan_native"]
 
@@ -44,20 +45,12 @@ def _common(
     return sizes | flags | views | _addresses(A=A, skip=skip, bias=bias, orders=orders)
 
 
-def _empty_like_layout(u: torch.Tensor, sets: int) -> torch.Tensor:
-    """A new (N, sets, E, L), with channels innermost in memory where u has them so."""
-    batch, _, channels, length = u.shape
-    if u.stride(2) == 1 and channels > 1 and u.stride(3) != 1:
-        return u.new_empty(batch, length, sets, channels).permute(0, 2, 3, 1)
-    return u.new_empty(batch, sets, channels, length)
-
-
 def _new_outputs(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, reduction: str, save: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Results of the forward operator, not yet filled: y, last state, saved states."""
     batch, sets, channels, length = delta.shape
-    y = _empty_like_layout(u, sets if reduction == "none" else 1)
+    y = empty_output(u, sets if reduction == "none" else 1)
     last = u.new_empty(batch, sets, channels, A.shape[2])
     chunks = -(-length // CHUNK)
     starts = u.new_empty(batch, sets, chunks - 1 if save else 0, A.shape[2], -(-channels // GROUP) * GROUP)
@@ -122,12 +115,12 @@ def _new_gradients(
 ) -> list[torch.Tensor]:
     """Gradients of u, delta, A, B, C, the skip weights and the bias, not yet filled."""
     batch, sets, channels, length = delta.shape
-    grad_u = _empty_like_layout(u, u.shape[1])
+    grad_u = empty_output(u, u.shape[1])
     if delta.stride(2) == 1 and delta.stride(1) > delta.stride(0) > delta.stride(3):  # (K, N, L, E) in memory
         grad_delta = delta.new_empty(sets, batch, length, channels).permute(1, 0, 3, 2)
     else:
-        grad_delta = _empty_like_layout(delta, sets)
-    grad_B, grad_C = (_empty_like_layout(m, sets) for m in (B, C))
+        grad_delta = empty_output(delta, sets)
+    grad_B, grad_C = (empty_output(m, sets) for m in (B, C))
     grad_A = torch.empty_like(A, memory_format=torch.contiguous_format)
     return [grad_u, grad_delta, grad_A, grad_B, grad_C, A.new_empty(sets, channels), A.new_empty(sets, channels)]
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
 import torch
 
-from monai_mamba_gen.ops import cross_scan_orders, native_module, ordered_scan, selective_scan, selective_scan_ref
+from monai_mamba_gen.ops import (
+    cross_scan_orders,
+    native_module,
+    native_scan,
+    ordered_scan,
+    selective_scan,
+    selective_scan_ref,
+)
 from monai_mamba_gen.ops.native_module import instruction_set, instruction_sets
 
 pytestmark = pytest.mark.skipif(
@@ -257,6 +265,11 @@ def test_operator_is_one_that_torch_accepts():
     for reduction in ("sum", "none"):
         outcome = torch.library.opcheck(operator, (*arguments, orders, True, reduction, True))
         assert set(outcome.values()) == {"SUCCESS"}
+
+
+def test_sizes_of_saved_states_are_those_of_the_compiled_part():
+    module = importlib.import_module("monai_mamba_gen.ops._native")
+    assert (native_scan.CHUNK, native_scan.GROUP) == (module.CHUNK, module.GROUP)
 
 
 def test_environment_chooses_the_instruction_set(monkeypatch):

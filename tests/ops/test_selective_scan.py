@@ -82,7 +82,7 @@ def test_says_once_when_no_kernel_can_be_used(scan_inputs, monkeypatch, caplog):
         for b in backends.BACKENDS[:1]
     ]
     monkeypatch.setattr(backends, "BACKENDS", (*missing, *backends.BACKENDS[1:]))
-    backends._say_once.cache_clear()
+    backends._say_what_is_missing.cache_clear()
     with caplog.at_level(logging.WARNING, logger="monai_mamba_gen"):
         for _ in range(3):
             selective_scan(**scan_inputs(3, dtype=torch.float32))
