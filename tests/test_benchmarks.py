@@ -61,3 +61,13 @@ def test_rows_are_chosen_and_the_machine_is_named() -> None:
     assert re.search(r"^CPU: .+ 1 threads used$", output, re.MULTILINE), output
     assert re.search(r"^instruction set: .+$", output, re.MULTILINE), output
     assert re.findall(r"^row (\d+):", output, re.MULTILINE) == ["2"]
+
+
+@pytest.mark.slow
+def test_cost_of_a_cine_shows_every_cell() -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "tests/benchmarks/cine_cost.py", "--quick", "--preset", "tiny"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [line for line in result.stdout.splitlines() if re.match(r"\| (denoise|animate) ", line)]
+    assert len(rows) == 8  # three numbers of frames and a line on linearity, twice

@@ -113,10 +113,12 @@ def test_options_are_keys_of_a_config(page: Path, known_options: set[str]) -> No
 
 @every_page
 def test_commands_name_what_their_configs_hold(page: Path) -> None:
-    bundle = ROOT / "bundles" / "acdc_slices_vm_ddpm_synthesis"
+    own = page.parents[1].name if page.is_relative_to(ROOT / "bundles") else "acdc_slices_vm_ddpm_synthesis"
     text = page.read_text(encoding="utf-8")
     written_here = set(re.findall(r"`configs/(\w+\.json)`", text))  # configs that a page tells the reader to write
     for block in blocks(text, "bash"):
+        named = re.findall(r"bundles/(\w+)", block)  # a block that names a bundle's folder is about that one
+        bundle = ROOT / "bundles" / (named[-1] if named else own)
         for part in block.replace("\\\n", " ").replace("\n", "&&").split("&&"):
             if RUN not in part:
                 continue

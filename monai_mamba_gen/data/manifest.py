@@ -1,4 +1,4 @@
-"""``manifest.jsonl``: one line of JSON for each synthetic image of a folder, safe against a kill at any moment."""
+"""``manifest.jsonl``: one line of JSON for each synthetic image or cine, safe against a kill at any moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from ..utils.atomic_write import atomic_write
 from ..utils.weights import file_sha256
 
-__all__ = ["append_manifest", "finished_seeds", "manifest_path", "merge_manifest", "read_manifest"]
+__all__ = ["append_manifest", "finished_cines", "finished_seeds", "manifest_path", "merge_manifest", "read_manifest"]
 
 _PATTERN = "manifest*.jsonl"
 
@@ -29,7 +29,8 @@ def append_manifest(path: str | os.PathLike[str], records: Iterable[dict[str, An
 
     Args:
         path: the manifest; one process writes to it.
-        records: dictionaries that JSON can hold, with at least ``seed``, ``file`` and ``sha256``.
+        records: dictionaries that JSON can hold, with at least ``seed``, ``file`` and ``sha256``; a cine's also have
+            a ``name``, which then stands for the record, and may have ``files`` (file name to SHA-256).
     """
     lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
     path = Path(path)
@@ -48,39 +49,47 @@ def _ends_with_newline(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def read_manifest(output_dir: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
+def read_manifest(output_dir: str | os.PathLike[str]) -> dict[int | str, dict[str, Any]]:
     """
-    Return the records of a folder by seed, in the order of the seeds.
+    Return the records of a folder by seed, or by name where they have one, in this order.
 
     All parts are read. Lines that are not a whole record are left out; of two records of a seed the later counts.
 
     Args:
         output_dir: the folder; it need not exist.
     """
-    records: dict[int, dict[str, Any]] = {}
+    records: dict[int | str, dict[str, Any]] = {}
     for path in sorted(Path(output_dir).glob(_PATTERN)):
         for line in path.read_bytes().split(b"\n")[:-1]:
             try:
                 record = json.loads(line)
-                records[int(record["seed"])] = record
+                records[str(record["name"]) if "name" in record else int(record["seed"])] = record
             except (ValueError, KeyError, TypeError):
                 continue
-    return dict(sorted(records.items()))
+    return dict(sorted(records.items(), key=lambda entry: (isinstance(entry[0], str), entry[0])))
+
+
+def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
+    """Tell whether all files of a record are there as they were written."""
+    files = record.get("files") or {record["file"]: record["sha256"]}
+    return all((folder / name).is_file() and file_sha256(folder / name) == digest for name, digest in files.items())
 
 
 def finished_seeds(output_dir: str | os.PathLike[str]) -> set[int]:
     """Return the seeds whose file is there and has the SHA-256 that the manifest gives."""
-    folder = Path(output_dir)
-    return {
-        seed
-        for seed, record in read_manifest(folder).items()
-        if (folder / record["file"]).is_file() and file_sha256(folder / record["file"]) == record["sha256"]
-    }
+    folder, records = Path(output_dir), read_manifest(output_dir)
+    return {seed for seed, record in records.items() if isinstance(seed, int) and _is_whole(folder, record)}
 
 
-def merge_manifest(output_dir: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
+def finished_cines(output_dir: str | os.PathLike[str]) -> set[str]:
+    """Return the names of the cines (see `cine_name`) whose files are all there with the SHA-256 of the manifest."""
+    folder, records = Path(output_dir), read_manifest(output_dir)
+    return {name for name, record in records.items() if isinstance(name, str) and _is_whole(folder, record)}
+
+
+def merge_manifest(output_dir: str | os.PathLike[str]) -> dict[int | str, dict[str, Any]]:
     """
-    Make one ``manifest.jsonl`` of all parts: sorted by seed, each seed once. No process may be appending meanwhile.
+    Make one ``manifest.jsonl`` of all parts: sorted, each seed or name once. No process may be appending meanwhile.
 
     Args:
         output_dir: the folder.

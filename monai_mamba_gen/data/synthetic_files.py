@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import io
 import json
 import os
@@ -17,11 +15,11 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..utils import SYNTHETIC_MARKS, DataError, atomic_write
+from ..utils import SYNTHETIC_MARKS, DataError
+from .synthetic_nifti import NIFTI_COMMENT, nifti_content, provenance_json, write_content
 
 __all__ = ["read_provenance", "synthetic_extension", "write_synthetic_image"]
 
-_COMMENT = 6  # NIfTI extension code of plain text
 _EXTENSIONS = (".nii", ".nii.gz", ".png")
 _DTYPES = {".png": ("uint8", "uint16"), ".nii": ("float32", "int16"), ".nii.gz": ("float32", "int16")}
 
@@ -32,22 +30,6 @@ def synthetic_extension(path: str | os.PathLike[str]) -> str:
         if str(path).lower().endswith(extension):
             return extension
     raise ValueError(f"{path}: the extension must be one of {', '.join(_EXTENSIONS)}")
-
-
-def _description(provenance: Mapping[str, Any]) -> bytes:
-    """Return the NIfTI header's description, which holds 79 bytes and an end."""
-    weights = str(provenance.get("weights_sha256", ""))[:12]
-    text = f"SYNTHETIC {provenance.get('model', '')} seed={provenance.get('seed', '')} weights={weights}"
-    return text.encode("ascii", "replace")[:79]
-
-
-def _nifti_bytes(image: np.ndarray, affine: np.ndarray, marks: str, description: bytes, dtype: str) -> bytes:
-    nifti = nib.Nifti1Image(image.astype(np.float32), affine)
-    nifti.set_data_dtype(dtype)  # nibabel finds slope and intercept for int16
-    nifti.header.set_xyzt_units("mm")
-    nifti.header["descrip"] = description
-    nifti.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, marks.encode()))
-    return nifti.to_bytes()
 
 
 def _png_bytes(image: np.ndarray, marks: str, dtype: str, value_range: tuple[float, float], path: object) -> bytes:
@@ -110,33 +92,31 @@ def write_synthetic_image(
     array = torch.as_tensor(image).detach().cpu().numpy()
     if array.ndim not in (2, 3, 4) or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"{path}: image must be finite and have 2 to 4 dimensions, got shape {array.shape}")
-    marks = json.dumps({**provenance, "synthetic": True}, sort_keys=True)
     if extension == ".png":
-        content = _png_bytes(array, marks, dtype, value_range, path)
-    else:
-        matrix = np.eye(4) if affine is None else torch.as_tensor(affine).detach().cpu().double().numpy()
-        content = _nifti_bytes(array, matrix, marks, _description(provenance), dtype)
-        content = gzip.compress(content, compresslevel=6, mtime=0) if extension == ".nii.gz" else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+        return write_content(path, _png_bytes(array, provenance_json(provenance), dtype, value_range, path))
+    return write_content(path, nifti_content(path, array, affine, provenance, dtype))
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
-    Return the provenance that `write_synthetic_image` put into a file.
+    Return the provenance that `write_synthetic_image` or `write_synthetic_cine` put into a file.
+
+    Args:
+        path: a .nii, .nii.gz, .png or .gif file.
 
     Raises:
         DataError: when the file cannot be read or has no such marks.
     """
     try:
+        if str(path).lower().endswith(".gif"):
+            with Image.open(path) as image:
+                return json.loads(image.info["comment"])
         if synthetic_extension(path) == ".png":
             with Image.open(path) as image:
                 return json.loads(image.text["Provenance"])
         for extension in nib.load(path).header.extensions:
             content = extension.get_content()
-            if extension.get_code() == _COMMENT:
+            if extension.get_code() == NIFTI_COMMENT:
                 text = content if isinstance(content, str) else content.decode()
                 return json.loads(text.rstrip("\x00"))
     except (OSError, KeyError, ValueError, EOFError, nib.filebasedimages.ImageFileError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .checkpoint_files import atomic_save, list_checkpoints
 from .checkpoint_saver import AtomicCheckpointSaver
+from .cine_report import CineReportHandler
 from .ema import EMA
 from .fid import FIDHandler
 from .gradient_clip import GradientClipHandler
@@ -13,11 +14,13 @@ from .non_finite_guard import NonFiniteGuard, describe_batch, first_non_finite
 from .reproducibility import ReproducibilityHandler
 from .resume import ResumeHandler
 from .sample_grid import SampleGridHandler
+from .synthetic_cine_saver import SyntheticCineSaver
 from .synthetic_saver import SyntheticImageSaver
 
 __all__ = [
     "EMA",
     "AtomicCheckpointSaver",
+    "CineReportHandler",
     "FIDHandler",
     "GradientClipHandler",
     "HistoryHandler",
@@ -25,6 +28,7 @@ __all__ = [
     "ReproducibilityHandler",
     "ResumeHandler",
     "SampleGridHandler",
+    "SyntheticCineSaver",
     "SyntheticImageSaver",
     "atomic_save",
     "describe_batch",

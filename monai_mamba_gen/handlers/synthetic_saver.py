@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
-import torch.distributed as dist
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from PIL import Image
 from torch import nn
 
 from .. import __version__
-from ..data import (
-    append_manifest,
-    manifest_path,
-    merge_manifest,
-    read_manifest,
-    synthetic_extension,
-    write_synthetic_image,
-)
-from ..utils import SYNTHETIC_MARKS, DataError, get_rank, get_world_size, image_grid, is_main_process, save_png
-from ..utils.weights import state_dict_sha256, weights_sha256
+from ..data import synthetic_extension, write_synthetic_image
+from ..utils import SYNTHETIC_MARKS, image_grid, save_png
+from .synthetic_folder import SyntheticFolderSaver, batch_items
 
 __all__ = ["SyntheticImageSaver"]
-
-
-def _items(value: Any) -> list[Mapping[str, Any]]:
-    """Return a batch as one dictionary for each sample, whether the engine has decollated it or not."""
-    if isinstance(value, Mapping):
-        tensors = {key: entry for key, entry in value.items() if isinstance(entry, (torch.Tensor, Sequence))}
-        count = len(next(iter(tensors.values())))
-        return [{key: entry[index] for key, entry in tensors.items()} for index in range(count)]
-    return list(value)
 
 
 def _spatial_array(image: torch.Tensor) -> torch.Tensor:
@@ -50,7 +32,7 @@ def _spatial_array(image: torch.Tensor) -> torch.Tensor:
     return moved if moved.ndim == 4 else moved.unsqueeze(2)
 
 
-class SyntheticImageSaver:
+class SyntheticImageSaver(SyntheticFolderSaver):
     """
     Save each generated image as ``seed_000012.nii.gz`` and list it in ``manifest.jsonl``; at the end draw ``grid.png``.
 
@@ -105,58 +87,28 @@ class SyntheticImageSaver:
             raise ValueError(f"grid_size must be at least 1, got {grid_size}")
         if synthetic_extension(output_ext) != output_ext:
             raise ValueError(f"output_ext must be .nii, .nii.gz or .png, got {output_ext!r}")
-        self.output_dir = Path(output_dir)
+        super().__init__(output_dir, model_name, weights_path, network, sampler, settings)
         self.output_ext = output_ext
-        self.model_name = model_name
-        self.network = network
-        self.sampler = sampler
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.grid_size = grid_size if grid else 0
         self.dtype = dtype
-        self.settings = dict(settings or {})
-        self._weights_sha256 = None if weights_path is None else weights_sha256(weights_path)
-        self._settings: dict[str, Any] | None = None
-        self._finished = False
-
-    def attach(self, engine: Engine) -> None:
-        """Save after each iteration of an engine and finish when it has completed."""
-        known = {"model": self.model_name, "weights_sha256": self._weights_sha256}
-        known |= {**self._describe(self.sampler), **self.settings}
-        self._check_folder({key: value for key, value in known.items() if key != "weights_sha256" or value is not None})
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
-        engine.add_event_handler(Events.COMPLETED, lambda _: self.finish())
 
     def save(self, engine: Engine) -> None:
         """Write the images of the engine's current batch and list them."""
-        if self._settings is None:
-            self._settings = self._collect_settings(engine)
-            self._check_folder(self._settings)
-        self._finished = False
+        settings = self._begin(engine)
         records = []
-        for sample, output in zip(_items(engine.state.batch), _items(engine.state.output), strict=True):
+        for sample, output in zip(batch_items(engine.state.batch), batch_items(engine.state.output), strict=True):
             seed, image = int(sample["seed"]), output["pred"]
-            provenance = {"package": "monai_mamba_gen", "version": __version__, "seed": seed, **self._settings}
+            provenance = {"package": "monai_mamba_gen", "version": __version__, "seed": seed, **settings}
             name = f"seed_{seed:06d}{self.output_ext}"
             digest = self._write(name, image, output.get("image"), provenance)
-            date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            records.append({**provenance, "file": name, "sha256": digest, "date": date})
-        append_manifest(manifest_path(self.output_dir, get_rank(), get_world_size()), records)
+            records.append({**provenance, "file": name, "sha256": digest})
+        self._append(records)
 
-    def finish(self) -> None:
-        """
-        Merge the parts of the manifest and draw the grid from the files, on rank 0, once all processes are here.
-
-        All processes have to call it, and do when their evaluator completes; a second call does nothing.
-        """
-        if self._finished:
-            return
-        if get_world_size() > 1:
-            dist.barrier()
-        if is_main_process():
-            records = merge_manifest(self.output_dir)
-            if records and self.grid_size:
-                self._draw_grid([self.output_dir / record["file"] for record in records.values()])
-        self._finished = True
+    def _complete(self, records: Mapping[int | str, Mapping[str, Any]]) -> None:
+        """Draw the grid from the files."""
+        if records and self.grid_size:
+            self._draw_grid([self.output_dir / record["file"] for record in records.values()])
 
     def _write(self, name: str, image: torch.Tensor, source: Any, provenance: Mapping[str, Any]) -> str:
         geometry = next((value for value in (image, source) if isinstance(value, MetaTensor)), None)
@@ -165,28 +117,6 @@ class SyntheticImageSaver:
         return write_synthetic_image(
             self.output_dir / name, array.float(), affine, provenance, self.dtype, self.value_range
         )
-
-    @staticmethod
-    def _describe(sampler: Any) -> dict[str, Any]:
-        return sampler.describe() if hasattr(sampler, "describe") else {}
-
-    def _collect_settings(self, engine: Engine) -> dict[str, Any]:
-        network = self.network if self.network is not None else getattr(engine, "network", None)
-        digest = self._weights_sha256
-        if digest is None and network is not None:
-            digest = state_dict_sha256(getattr(network, "module", network))
-        sampler = self.sampler if self.sampler is not None else getattr(engine, "inferer", None)
-        return {"model": self.model_name, "weights_sha256": digest, **self._describe(sampler), **self.settings}
-
-    def _check_folder(self, settings: Mapping[str, Any]) -> None:
-        """Refuse to mix images of different weights or settings in one folder."""
-        for record in read_manifest(self.output_dir).values():
-            for key, value in settings.items():
-                if record.get(key) != value:
-                    raise DataError(
-                        f"{self.output_dir}: holds images made with {key} {record.get(key)!r}, not {value!r} "
-                        f"({record['file']}); choose another output_dir or empty this one"
-                    )
 
     def _draw_grid(self, files: Sequence[Path]) -> None:
         low, high = self.value_range

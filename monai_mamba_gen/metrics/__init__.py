@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from .cine_frames import beat_difference, frame_scores, ssim_window, temporal_smoothness
+from .cine_motion import (
+    ACDC_STRUCTURES,
+    dice_scores,
+    ejection_fraction,
+    jacobian_determinant,
+    non_positive_jacobian,
+    structure_volumes,
+)
+from .cine_report import CINE_FIGURES, build_cine_report, cine_csv, cine_table, seed_spread, summarise
 from .collector import FeatureCollector
 from .diversity import MultiScaleSSIMDiversity, ms_ssim_diversity
 from .efficientnet_lite0 import EfficientNetLite0, EfficientNetLite0Features
@@ -11,11 +21,14 @@ from .frechet import frechet_distance, gaussian_frechet_distance, sample_size_wa
 from .images import content_hash, from_eight_bit, image_keys, load_images, to_eight_bit
 from .inception import InceptionV3Features, TorchFidelityFeatures
 from .inception_v3 import InceptionV3
+from .indexed_loss import IndexedMeanLoss
 from .kernel_distance import KernelDistance, kernel_distance
 from .moments import FeatureMoments
 from .report import build_report, compare_sets
 
 __all__ = [
+    "ACDC_STRUCTURES",
+    "CINE_FIGURES",
     "EfficientNetLite0",
     "EfficientNetLite0Features",
     "FeatureCollector",
@@ -24,22 +37,37 @@ __all__ = [
     "FeatureSet",
     "InceptionV3",
     "InceptionV3Features",
+    "IndexedMeanLoss",
     "KernelDistance",
     "ModuleFeatures",
     "MultiScaleSSIMDiversity",
     "RandomConvFeatures",
     "TorchFidelityFeatures",
+    "beat_difference",
+    "build_cine_report",
     "build_report",
+    "cine_csv",
+    "cine_table",
     "compare_sets",
     "content_hash",
+    "dice_scores",
+    "ejection_fraction",
     "extract_features",
+    "frame_scores",
     "frechet_distance",
     "from_eight_bit",
     "gaussian_frechet_distance",
     "image_keys",
+    "jacobian_determinant",
     "kernel_distance",
     "load_images",
     "ms_ssim_diversity",
+    "non_positive_jacobian",
     "sample_size_warnings",
+    "seed_spread",
+    "ssim_window",
+    "structure_volumes",
+    "summarise",
+    "temporal_smoothness",
     "to_eight_bit",
 ]

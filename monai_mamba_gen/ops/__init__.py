@@ -10,8 +10,10 @@ from .reference import selective_scan_ref
 from .reorder import scan_expand, scan_merge, scan_reorder
 from .scan_order import cross_scan_orders, inverse_order, random_order, regenerate_orders
 from .selective_scan import selective_scan
+from .space_time_order import SPACE_TIME_PATHS, space_time_orders
 
 __all__ = [
+    "SPACE_TIME_PATHS",
     "ScanBackend",
     "causal_conv1d",
     "cross_scan_orders",
@@ -25,4 +27,5 @@ __all__ = [
     "scan_reorder",
     "selective_scan",
     "selective_scan_ref",
+    "space_time_orders",
 ]

@@ -51,9 +51,9 @@ def _new_outputs(
     """Results of the forward operator, not yet filled: y, last state, saved states."""
     batch, sets, channels, length = delta.shape
     y = empty_output(u, sets if reduction == "none" else 1)
-    last = u.new_empty(batch, sets, channels, A.shape[2])
+    last = u.new_empty((batch, sets, channels, A.shape[2]))
     chunks = -(-length // CHUNK)
-    starts = u.new_empty(batch, sets, chunks - 1 if save else 0, A.shape[2], -(-channels // GROUP) * GROUP)
+    starts = u.new_empty((batch, sets, chunks - 1 if save else 0, A.shape[2], -(-channels // GROUP) * GROUP))
     return y, last, starts
 
 
@@ -117,12 +117,12 @@ def _new_gradients(
     batch, sets, channels, length = delta.shape
     grad_u = empty_output(u, u.shape[1])
     if delta.stride(2) == 1 and delta.stride(1) > delta.stride(0) > delta.stride(3):  # (K, N, L, E) in memory
-        grad_delta = delta.new_empty(sets, batch, length, channels).permute(1, 0, 3, 2)
+        grad_delta = delta.new_empty((sets, batch, length, channels)).permute(1, 0, 3, 2)
     else:
         grad_delta = empty_output(delta, sets)
     grad_B, grad_C = (empty_output(m, sets) for m in (B, C))
     grad_A = torch.empty_like(A, memory_format=torch.contiguous_format)
-    return [grad_u, grad_delta, grad_A, grad_B, grad_C, A.new_empty(sets, channels), A.new_empty(sets, channels)]
+    return [grad_u, grad_delta, grad_A, grad_B, grad_C, A.new_empty((sets, channels)), A.new_empty((sets, channels))]
 
 
 @_backward.register_fake
@@ -142,7 +142,7 @@ def _autograd(ctx, grad_y, grad_last, grad_starts):
     starts, u, delta, A, B, C, skip, bias, orders = ctx.saved_tensors
     if grad_y is None:
         sets = 1 if ctx.options[1] != "none" else delta.shape[1]
-        grad_y = u.new_zeros(1).expand(u.shape[0], sets, *u.shape[2:])
+        grad_y = u.new_zeros((1,)).expand(u.shape[0], sets, *u.shape[2:])
     gradients = _backward(grad_y, grad_last, starts, u, delta, A, B, C, skip, bias, orders, *ctx.options)
     grad_skip, grad_bias = gradients[5:]
     return *gradients[:5], None if skip is None else grad_skip, None if bias is None else grad_bias, *(None,) * 4

@@ -42,7 +42,7 @@ def selective_scan_ref(
     if delta_softplus:
         dt = F.softplus(dt)
     B, C = (group_last(m.to(dtype), u.shape[1]) for m in (B, C))  # (N, D, S, L) each, groups expanded
-    h = x.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (N, D, S)
+    h = x.new_zeros((u.shape[0], u.shape[1], A.shape[1]))  # (N, D, S)
     ys = []
     for t in range(u.shape[2]):
         h = torch.exp(dt[:, :, t, None] * A) * h + dt[:, :, t, None] * B[..., t] * x[:, :, t, None]
@@ -79,7 +79,7 @@ def scan_reference(
     in_time = (u.expand_as(delta), dt, B, C)
     if orders is not None:
         in_time = (m.take_along_dim(orders[None, :, None], dim=3) for m in in_time)
-    h = dt.new_zeros(*dt.shape[:3], A.shape[2])  # (N, K, E, S)
+    h = dt.new_zeros((*dt.shape[:3], A.shape[2]))  # (N, K, E, S)
     ys = []
     steps = zip(*(m.unbind(3) for m in in_time), strict=True) if dt.shape[3] else ()
     for x_t, dt_t, b, c in steps:  # (N, K, E) twice, (N, K, S) twice

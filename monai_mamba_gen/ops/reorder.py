@@ -25,7 +25,7 @@ def _gather(sequences: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
     if _in_a_graph():
         parts = sequences.expand(-1, -1, sets, -1).unbind(2)
         return torch.stack([part.index_select(0, order) for part, order in zip(parts, orders.unbind(0))], dim=2)
-    out = sequences.new_empty(orders.shape[1], batch, sets, channels)
+    out = sequences.new_empty((orders.shape[1], batch, sets, channels))
     for k, order in enumerate(orders):
         out[:, :, k] = sequences[:, :, k if sequences.shape[2] > 1 else 0].index_select(0, order)
     return out

@@ -35,8 +35,8 @@ def empty_output(u: torch.Tensor, sets: int) -> torch.Tensor:
     """Return an empty (N, sets, E, L), channels last in memory where u has its channels last."""
     batch, _, channels, length = u.shape
     if u.stride(2) == 1:
-        return u.new_empty(batch, length, sets, channels).permute(0, 2, 3, 1)
-    return u.new_empty(batch, sets, channels, length)
+        return u.new_empty((batch, length, sets, channels)).permute(0, 2, 3, 1)
+    return u.new_empty((batch, sets, channels, length))
 
 
 def _transpose(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -62,7 +62,7 @@ def _channels_last(m: torch.Tensor) -> torch.Tensor:
 
 
 def _empty_channels_last(m: torch.Tensor) -> torch.Tensor:
-    return m.new_empty(m.shape[0], m.shape[3], m.shape[1], m.shape[2]).permute(0, 2, 3, 1)
+    return m.new_empty((m.shape[0], m.shape[3], m.shape[1], m.shape[2])).permute(0, 2, 3, 1)
 
 
 def _in_order_of(m: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ class ScanArguments:
         shape = (times.stop - times.start, self.sets, samples.stop - samples.start, self.state, self.channels)
         size = math.prod(shape)
         if name not in self.work or self.work[name].numel() < size:
-            self.work[name] = self.u.new_empty(size)
+            self.work[name] = self.u.new_empty((size,))
         return self.work[name][:size].view(shape)
 
     def read(self, m: torch.Tensor, times: slice, samples: slice) -> torch.Tensor:
@@ -168,8 +168,8 @@ def scan_forward(
     y = _empty_channels_last(delta if reduction == "none" else delta[:, :1])
     if reduction != "none" and orders is not None:
         y.zero_()
-    starts = u.new_empty(len(scan.chunks()), scan.sets, scan.batch, scan.state, scan.channels)
-    last = u.new_empty(scan.sets, scan.batch, scan.state, scan.channels)
+    starts = u.new_empty((len(scan.chunks()), scan.sets, scan.batch, scan.state, scan.channels))
+    last = u.new_empty((scan.sets, scan.batch, scan.state, scan.channels))
     for samples in scan.sample_groups():
         h = torch.zeros_like(last[:, samples])
         for index, times in enumerate(scan.chunks()):

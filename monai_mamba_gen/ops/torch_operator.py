@@ -27,8 +27,8 @@ def _(u, delta, A, B, C, D, delta_bias, orders, delta_softplus, reduction):
     chunks = (length + chunk_steps(A) - 1) // chunk_steps(A)
     return (
         empty_output(u, sets if reduction == "none" else 1),
-        u.new_empty(batch, sets, channels, A.shape[2]),
-        u.new_empty(chunks, sets, batch, A.shape[2], channels),
+        u.new_empty((batch, sets, channels, A.shape[2])),
+        u.new_empty((chunks, sets, batch, A.shape[2], channels)),
     )
 
 
@@ -41,13 +41,13 @@ def _(u, delta, A, B, C, D, delta_bias, orders, delta_softplus, reduction):
 def _gradient_operator(*args):
     """Return what `scan_backward` returns, with an empty tensor for None, which operators cannot return."""
     with torch.autocast(args[0].device.type, enabled=False):
-        return tuple(args[0].new_empty(0) if grad is None else grad for grad in scan_backward(*args))
+        return tuple(args[0].new_empty((0,)) if grad is None else grad for grad in scan_backward(*args))
 
 
 @_gradient_operator.register_fake
 def _(grad_y, grad_last, u, delta, A, B, C, D, delta_bias, orders, starts, delta_softplus, reduction):
     sequences = {name: empty_output(m, m.shape[1]) for name, m in {"u": u, "delta": delta, "B": B, "C": C}.items()}
-    weights = (u.new_empty(0) if m is None else m.new_empty(m.shape) for m in (D, delta_bias))
+    weights = (u.new_empty((0,)) if m is None else m.new_empty(m.shape) for m in (D, delta_bias))
     return sequences["u"], sequences["delta"], A.new_empty(A.shape), sequences["B"], sequences["C"], *weights
 
 

@@ -81,8 +81,8 @@ def _cells_of_sets(u: torch.Tensor, sets: int) -> torch.Tensor:
     """An empty (N, K, E, L), in memory (K, N, L, E) or (K, N, E, L) as u has it."""
     batch, _, channels, length = u.shape
     if _time_is_last(u):
-        return u.new_empty(sets, batch, channels, length).transpose(0, 1)
-    return u.new_empty(sets, batch, length, channels).permute(1, 0, 3, 2)
+        return u.new_empty((sets, batch, channels, length)).transpose(0, 1)
+    return u.new_empty((sets, batch, length, channels)).permute(1, 0, 3, 2)
 
 
 def _sum_of_sets(cells: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -97,8 +97,8 @@ def _allocate_forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     batch, sets, channels, length = delta.shape
     y = torch.empty_like(u) if reduction == "none" and u.shape[1] == sets else _cells_of_sets(u, sets)
-    last = u.new_empty(batch, sets, channels, A.shape[2])
-    starts = u.new_empty(batch, sets, -(-length // _STEPS), channels, A.shape[2]) if save else u.new_empty(0)
+    last = u.new_empty((batch, sets, channels, A.shape[2]))
+    starts = u.new_empty((batch, sets, -(-length // _STEPS), channels, A.shape[2])) if save else u.new_empty((0,))
     return y, last, starts
 
 
@@ -145,9 +145,9 @@ def _allocate_backward(
     """Parts of the gradients of u, delta, A, B, C, D and delta_bias, as `scan_backward_kernel` writes them."""
     batch, sets, channels, length = delta.shape
     grad_u = torch.empty_like(u) if u.shape[1] == sets else _cells_of_sets(u, sets)
-    grad_A = u.new_empty(batch, sets, channels, A.shape[2])
-    grad_B, grad_C = (u.new_empty(blocks, batch, length, sets, A.shape[2]) for _ in range(2))
-    grad_D, grad_bias = (u.new_empty(batch, sets, channels) for _ in range(2))
+    grad_A = u.new_empty((batch, sets, channels, A.shape[2]))
+    grad_B, grad_C = (u.new_empty((blocks, batch, length, sets, A.shape[2])) for _ in range(2))
+    grad_D, grad_bias = (u.new_empty((batch, sets, channels)) for _ in range(2))
     return grad_u, torch.empty_like(delta), grad_A, grad_B, grad_C, grad_D, grad_bias
 
 
@@ -177,7 +177,7 @@ def _backward(grad_y, grad_last, u, delta, A, B, C, D, delta_bias, orders, start
     _launch(
         "scan_backward_kernel", u, programs, warps,
         grad_y, _contiguous(grad_last), u, delta, A.contiguous(), B, C, _contiguous(D), _contiguous(delta_bias),
-        _contiguous(orders), starts, u.new_empty(programs, _STEPS, block_e, block_s), *parts,
+        _contiguous(orders), starts, u.new_empty((programs, _STEPS, block_e, block_s)), *parts,
         batch, sets, channels, A.shape[2], length,
         *grad_y.stride(), *u.expand_as(delta).stride(), *delta.stride(), *B.stride(), *C.stride(),
         *parts[0].stride(), *parts[1].stride(),
@@ -204,7 +204,7 @@ def _gradients(ctx, grad_y, grad_last, grad_starts):
     *inputs, starts = ctx.saved_tensors
     u, delta, _, _, _, D, delta_bias, _ = inputs
     if grad_y is None:
-        grad_y = u.new_zeros(1)
+        grad_y = u.new_zeros((1,))
     if ctx.reduction == "mean":
         grad_y = grad_y / delta.shape[1]
     grad_y = grad_y.expand(delta.shape)

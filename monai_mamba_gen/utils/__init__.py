@@ -14,6 +14,7 @@ from .distributed import (
     local_device,
 )
 from .errors import DataError, install_concise_errors, root_cause
+from .film_strip import cine_pictures, film_strip, save_gif
 from .image_grid import SYNTHETIC_MARKS, image_grid, labelled_rows, save_png
 from .optional import import_optional
 from .seeding import derive_seed, keyed_generator, per_sample_randn
@@ -24,9 +25,11 @@ __all__ = [
     "DataError",
     "atomic_write",
     "batch_size_per_process",
+    "cine_pictures",
     "derive_seed",
     "destroy_process_group",
     "file_sha256",
+    "film_strip",
     "get_rank",
     "get_world_size",
     "image_grid",
@@ -41,6 +44,7 @@ __all__ = [
     "local_device",
     "per_sample_randn",
     "root_cause",
+    "save_gif",
     "save_png",
     "state_dict_sha256",
     "weights_sha256",

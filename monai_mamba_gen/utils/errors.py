@@ -26,7 +26,7 @@ def root_cause(error: BaseException) -> BaseException:
     chain = [error]
     while (
         inner := chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__)
-    ) is not None:
+    ) is not None and not any(inner is each for each in chain):  # an error may name itself as its cause
         chain.append(inner)
     return next((each for each in chain if _is_ours(each)), chain[-1])
 

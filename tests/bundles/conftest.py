@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from monai_mamba_gen.data import write_acdc_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
+PREFIX = "monai_mamba_gen: error: "
 TIME_LIMIT = 240  # seconds; a run takes about ten
 TINY = {
     "preset": "micro",
@@ -31,6 +33,21 @@ TINY = {
     "sample_interval": 10,
     "num_inference_steps": 3,
 }
+CINE_TINY = {
+    "preset": "tiny",
+    "deformation_channels": [4, 4, 4, 4],
+    "integration_steps": 2,
+    "image_size": [16, 16, 4],
+    "pixdim": [4.0, 4.0, 12.0],
+    "max_epochs": 1,
+    "learning_rate": 0.001,
+    "warmup_steps": 2,
+    "ema_decay": 0.5,
+    "val_interval": 1,
+    "num_supervised_frames": 1,
+}
+CINE_SHARED = ("preset", "deformation_channels", "integration_steps", "image_size", "pixdim")
+CINE_TINY_GENERATION = {name: CINE_TINY[name] for name in CINE_SHARED} | {"num_inference_steps": 3, "num_frames": 4}
 TINY_GENERATION = {name: TINY[name] for name in ("preset", "image_size", "batch_size", "num_inference_steps")}
 # Scores with features that need no weights file.
 EXTRACTOR = {"extractor": {"_target_": "monai_mamba_gen.metrics.RandomConvFeatures", "dim": 8}}
@@ -47,6 +64,21 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def the_one_line(out: str, err: str) -> str:
+    """Return the error's text after checking that it is all that is said about it."""
+    assert "Traceback" not in out + err and "terminating due to exception" not in out + err
+    lines = [line for line in err.splitlines() if "rror" in line and not line.isspace()]
+    assert len(lines) == 1 and lines[0].startswith(PREFIX), lines
+    assert err.rstrip().endswith(lines[0]), "the error is the last thing said"
+    return lines[0].removeprefix(PREFIX)
+
+
+def written(root: Path) -> list[str]:
+    """Return what a run left; an event file that TensorBoard opens at once and never writes to is none of ours."""
+    files = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    return [name for name in files if "tfevents" not in name]
 
 
 def run_here(bundle: Path, run_id: str, *names: str, extra: Path | None = None, **overrides) -> None:
@@ -90,7 +122,31 @@ def run():
         tiny=TINY,
         tiny_generation=TINY_GENERATION,
         acdc=ROOT / "bundles" / "acdc_slices_vm_ddpm_synthesis",
+        cine=ROOT / "bundles" / "acdc_cine_mstg_synthesis",
+        cine_tiny=CINE_TINY,
+        cine_tiny_generation=CINE_TINY_GENERATION,
+        the_one_line=the_one_line,
+        written=written,
     )
+
+
+@pytest.fixture
+def refuse(run, capfd, tmp_path):
+    """Return a function that runs configs that must fail, and gives the one line of the error."""
+
+    def call(run_id, *names, root=tmp_path / "root", bundle=run.acdc, **overrides):
+        root.mkdir(exist_ok=True)
+        before = written(root)
+        gc.collect()  # progress bars that an earlier test left write to the terminal when they go
+        capfd.readouterr()
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - what the user sees is compared, not the type
+            run.here(bundle, run_id, *names, bundle_root=str(root), **overrides)
+        sys.excepthook(caught.type, caught.value, caught.tb)
+        line = the_one_line(*capfd.readouterr())
+        assert written(root) == before
+        return line
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +158,13 @@ def phantoms(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def beats(tmp_path_factory) -> Path:
+    """Four patients with cine series in ACDC's layout; three are for training."""
+    root = tmp_path_factory.mktemp("beats") / "acdc"
+    return write_acdc_phantom(root, num_patients=4, num_frames=8, shape=(32, 32, 4), spacing=(3.0, 3.0, 12.0))
+
+
+@pytest.fixture(scope="session")
 def extractor(tmp_path_factory) -> Path:
     """A config that replaces the feature network of evaluate.json."""
     path = tmp_path_factory.mktemp("configs") / "extractor.json"
@@ -109,21 +172,26 @@ def extractor(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, phantoms) -> Path:
-    """A folder with what an epoch of training leaves: models/ and eval/."""
-    root = tmp_path_factory.mktemp("trained")
+def train_an_epoch(name: str, root: Path, **settings) -> Path:
+    """Train a bundle and return the folder with what that leaves: models/ and eval/."""
     hook = sys.excepthook
-    run_here(
-        ROOT / "bundles" / "acdc_slices_vm_ddpm_synthesis",
-        "training",
-        "train",
-        bundle_root=str(root),
-        dataset_dir=str(phantoms),
-        **TINY,
-    )
+    run_here(ROOT / "bundles" / name, "training", "train", bundle_root=str(root), **settings)
     sys.excepthook = hook
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, phantoms) -> Path:
+    """A folder with what an epoch of training of the first bundle leaves."""
+    root = tmp_path_factory.mktemp("trained")
+    return train_an_epoch("acdc_slices_vm_ddpm_synthesis", root, dataset_dir=str(phantoms), **TINY)
+
+
+@pytest.fixture(scope="session")
+def cine_trained(tmp_path_factory, beats) -> Path:
+    """A folder with what an epoch of training of the cine bundle leaves."""
+    root = tmp_path_factory.mktemp("cine_trained")
+    return train_an_epoch("acdc_cine_mstg_synthesis", root, dataset_dir=str(beats), **CINE_TINY)
 
 
 @pytest.fixture(autouse=True)

@@ -2,51 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-
-PREFIX = "monai_mamba_gen: error: "
-
-
-def the_one_line(out: str, err: str) -> str:
-    """Return the error's text after checking that it is all that is said about it."""
-    assert "Traceback" not in out + err and "terminating due to exception" not in out + err
-    lines = [line for line in err.splitlines() if "rror" in line and not line.isspace()]
-    assert len(lines) == 1 and lines[0].startswith(PREFIX), lines
-    assert err.rstrip().endswith(lines[0]), "the error is the last thing said"
-    return lines[0].removeprefix(PREFIX)
-
-
-def written(root: Path) -> list[str]:
-    """Return what a run left; an event file that TensorBoard opens at once and never writes to is none of ours."""
-    files = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-    return [name for name in files if "tfevents" not in name]
-
-
-@pytest.fixture
-def refuse(run, capfd, tmp_path):
-    """Return a function that runs configs that must fail, and gives the one line of the error."""
-
-    def call(run_id, *names, root=tmp_path / "root", **overrides):
-        root.mkdir(exist_ok=True)
-        before = written(root)
-        gc.collect()  # progress bars that an earlier test left write to the terminal when they go
-        capfd.readouterr()
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - what the user sees is compared, not the type
-            run.here(run.acdc, run_id, *names, bundle_root=str(root), **overrides)
-        sys.excepthook(caught.type, caught.value, caught.tb)
-        line = the_one_line(*capfd.readouterr())
-        assert written(root) == before
-        return line
-
-    return call
 
 
 @pytest.fixture
@@ -245,9 +207,9 @@ def test_the_command_itself(run, broken, trained, tmp_path, case):
         settings |= {"preset": "tiny", "resume": "true", "max_epochs": 2, "dataset_dir": str(broken)}
         parts = run.arguments(run.acdc, "training", "train", **settings)
         expected = ["checkpoint_epoch=1.pt", "another network"]
-    before = written(tmp_path / "root")
+    before = run.written(tmp_path / "root")
     result = run.command("-m", *parts, cwd=tmp_path)
     assert result.code not in (0, None)
-    line = the_one_line(result.out, result.err)
+    line = run.the_one_line(result.out, result.err)
     assert all(part in line for part in expected), line
-    assert written(tmp_path / "root") == before
+    assert run.written(tmp_path / "root") == before

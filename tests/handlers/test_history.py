@@ -66,3 +66,15 @@ def test_curve_shows_both_losses_falling(tmp_path):
     draw_loss_curve([{"epoch": 1, "train_loss": 0.1}], tmp_path / "single.png")
     draw_loss_curve([{"epoch": 1, "train_loss": float("nan")}], tmp_path / "none.png")
     assert (tmp_path / "single.png").exists() and not (tmp_path / "none.png").exists()
+
+
+def test_curve_of_negative_losses_falls_too(tmp_path):
+    losses = [0.5, -2.0, -3.0, -3.5, -3.8]
+    draw_loss_curve([{"epoch": n + 1, "train_loss": loss} for n, loss in enumerate(losses)], tmp_path / "curve.png")
+    picture = np.asarray(Image.open(tmp_path / "curve.png")).astype(int)
+    blue = np.argwhere((np.abs(picture - (31, 119, 180)).sum(axis=2) < 20) & (np.arange(800) < 500))
+    left, right = blue[blue[:, 1] < 120, 0].mean(), blue[blue[:, 1] > 400, 0].mean()
+    assert left + 200 < right
+    draw_loss_curve([{"epoch": 1, "train_loss": -4.0}], tmp_path / "single.png")
+    draw_loss_curve([{"epoch": 1, "train_loss": 0.0}], tmp_path / "zero.png")
+    assert (tmp_path / "single.png").exists() and (tmp_path / "zero.png").exists()

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from monai_mamba_gen.data import read_manifest, read_provenance
-from monai_mamba_gen.handlers import SyntheticImageSaver, synthetic_saver
+from monai_mamba_gen.handlers import SyntheticImageSaver, synthetic_folder, synthetic_saver
 from monai_mamba_gen.utils import DataError, root_cause, state_dict_sha256, weights_sha256
 
 CONFIG = {
@@ -131,11 +131,11 @@ def test_grid(reference):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_write_the_same_files(tmp_path, reference, monkeypatch, world_size):
-    monkeypatch.setattr(synthetic_saver.dist, "barrier", lambda: None)
-    monkeypatch.setattr(synthetic_saver, "get_world_size", lambda: world_size)
+    monkeypatch.setattr(synthetic_folder.dist, "barrier", lambda: None)
+    monkeypatch.setattr(synthetic_folder, "get_world_size", lambda: world_size)
     for rank in reversed(range(world_size)):  # rank 0 last, as if the others had waited at the barrier
-        monkeypatch.setattr(synthetic_saver, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(synthetic_saver, "is_main_process", lambda rank=rank: rank == 0)
+        monkeypatch.setattr(synthetic_folder, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(synthetic_folder, "is_main_process", lambda rank=rank: rank == 0)
         share = {"dataloader#batch_sampler#rank": rank, "dataloader#batch_sampler#world_size": world_size}
         generate(tmp_path, **share)
         assert (tmp_path / "grid.png").exists() == (rank == 0)

@@ -111,3 +111,9 @@ def test_starts_a_line_of_its_own_after_a_progress_bar(monkeypatch, capsys) -> N
         assert "\nmonai_mamba_gen: error: key must be" in shown("derive_seed()", monkeypatch, capsys)
     capsys.readouterr()
     assert shown("derive_seed()", monkeypatch, capsys).startswith("monai_mamba_gen: error: ")
+
+
+def test_an_error_that_names_itself_as_its_cause():
+    error = DataError("a.nii: constant")
+    error.__cause__ = error
+    assert root_cause(error) is error

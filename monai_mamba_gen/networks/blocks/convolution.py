@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from monai.networks.layers.factories import Conv
 from torch import nn
 
 from .embeddings import Modulation
@@ -28,24 +29,32 @@ def group_norm(channels: int, max_groups: int = 32, min_group_size: int = 4) -> 
 
 class TimeConvBlock(nn.Module):
     """
-    Normalise, shift and scale by the condition, SiLU, 3x3 convolution: the CNN module of `MSSBlock`.
+    Normalise, shift and scale by the condition, SiLU, convolution of kernel size 3: the CNN module of `MSSBlock`.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         embedding_channels: size of the condition vector.
         dropout: probability of zeroing a value before the convolution.
+        spatial_dims: number of spatial dimensions, 1 to 3.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int,
+        dropout: float = 0.0,
+        spatial_dims: int = 2,
+    ) -> None:
         super().__init__()
         self.norm = group_norm(in_channels)
         self.modulation = Modulation(embedding_channels, in_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """x (N, C, H, W), embedding (N, E) -> (N, C', H, W)."""
+        """x (N, C, *S), embedding (N, E) -> (N, C', *S)."""
         h = nn.functional.silu(self.modulation(self.norm(x), embedding))
         return self.conv(self.dropout(h))
 
@@ -59,18 +68,27 @@ class TimeResBlock(nn.Module):
         out_channels: channels of the output.
         embedding_channels: size of the condition vector.
         dropout: probability of zeroing a value before the second convolution.
+        spatial_dims: number of spatial dimensions, 1 to 3.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_channels: int,
+        dropout: float = 0.0,
+        spatial_dims: int = 2,
+    ) -> None:
         super().__init__()
+        convolution = Conv[Conv.CONV, spatial_dims]
         self.norm = group_norm(in_channels)
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.time_conv = TimeConvBlock(out_channels, out_channels, embedding_channels, dropout)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.conv = convolution(in_channels, out_channels, kernel_size=3, padding=1)
+        self.time_conv = TimeConvBlock(out_channels, out_channels, embedding_channels, dropout, spatial_dims)
+        self.skip = nn.Identity() if in_channels == out_channels else convolution(in_channels, out_channels, 1)
 
     def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """x (N, C, H, W), embedding (N, E) -> (N, C', H, W)."""
-        h = self.conv(nn.functional.silu(self.norm(x)))  # (N, C', H, W)
+        """x (N, C, *S), embedding (N, E) -> (N, C', *S)."""
+        h = self.conv(nn.functional.silu(self.norm(x)))  # (N, C', *S)
         return self.skip(x) + self.time_conv(h, embedding)
 
 

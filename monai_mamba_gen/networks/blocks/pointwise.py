@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["pointwise"]
+from .memory_layout import uses_onednn
 
-_ONEDNN = torch.backends.mkldnn.is_available()
+__all__ = ["pointwise"]
 
 
 def pointwise(tokens: torch.Tensor, weight: torch.Tensor, groups: int = 1) -> torch.Tensor:
@@ -29,7 +29,7 @@ def pointwise(tokens: torch.Tensor, weight: torch.Tensor, groups: int = 1) -> to
         >>> pointwise(torch.randn(2, 5, 4), torch.randn(6, 4)).shape
         torch.Size([2, 5, 6])
     """
-    if _ONEDNN and tokens.device.type == "cpu" and tokens.dtype != torch.float64:
+    if uses_onednn(tokens):
         image = tokens.contiguous().transpose(1, 2).unsqueeze(2)  # (N, C, 1, L), in strides known as channels last
         return F.conv2d(image, weight[:, :, None, None], groups=groups).squeeze(2).transpose(1, 2)
     if groups == 1:

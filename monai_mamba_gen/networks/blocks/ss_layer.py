@@ -51,6 +51,7 @@ class SSLayer(nn.Module):
         super().__init__()
         if fusion not in _FUSIONS:
             raise ValueError(f"fusion must be one of {_FUSIONS}, got {fusion!r}")
+        self.out_channels = out_channels
         self.res_block = TimeResBlock(in_channels, out_channels, embedding_channels, dropout)
         self.mss_block = MSSBlock(out_channels, embedding_channels, block_fusion, dropout, **ssm)
         self.mix = nn.Conv2d(2 * out_channels, out_channels, kernel_size=1) if fusion == "concat" else None

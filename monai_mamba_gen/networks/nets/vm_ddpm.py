@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..blocks import ConditionEmbedding, Downsample2d, SSLayer, Upsample2d, group_norm
+from ..blocks import ConditionEmbedding, Downsample2d, SSLayer, Upsample2d, arrange_for_convolution, group_norm
 
 __all__ = ["VMDDPM"]
 
@@ -197,7 +197,7 @@ class VMDDPM(nn.Module):
         for level, layers in enumerate(self.decoder):
             h = self._run(layers, torch.cat([h, skips.pop()], dim=1), embedding)
             if level < len(self.ups):
-                h = self.ups[level](h)
+                h = self.ups[level](arrange_for_convolution(h, self.ups[level].conv.out_channels))
         return self.head(h)[..., :height, :width]
 
     def _embed(self, x: torch.Tensor, timesteps: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
@@ -220,6 +220,7 @@ class VMDDPM(nn.Module):
         return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
 
     def _run(self, layers: nn.ModuleList, h: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        h = arrange_for_convolution(h, layers[0].out_channels)
         for layer in layers:
             if self.use_checkpoint and torch.is_grad_enabled():
                 shuffle = layer.draw_order(*h.shape[-2:])  # drawn outside, so that recomputation meets the same order

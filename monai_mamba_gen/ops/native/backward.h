@@ -144,21 +144,30 @@ static int load_group(const set_up *w, const span *s, const buffers *t, const vi
 }
 
 /* Note what the group after (chunk s, channel c) will touch; next: the chunk to come. */
-static void fetch_group(fetches *f, const set_up *w, const span *s, const span *next, const view *const *views, int c) {
+static void fetch_group(fetches *f, const set_up *w, const span *s, const span *next, const tensors *v, int c) {
     const scan_args *a = w->args;
-    const int64_t sets[] = {w->k, a->shared ? 0 : w->k, a->merged ? 0 : w->k, w->k, a->shared ? 0 : w->k};
+    int64_t k = w->k, k_u = a->shared ? 0 : k, k_y = a->merged ? 0 : k;
     c += SCAN_GROUP;
     f->s = c < w->channels ? *s : *next;
     f->count = 0;
-    if (c >= w->channels) c = 0;
-    for (int first = c; first < w->channels && first < c + SCAN_GROUP; first += W)
-        for (int i = 0; i < 5; i++)
-            fetch_tile(f, at(views[i], w->n, sets[i], w->c0 + first), views[i]->c, views[i]->t);
+    if (c >= w->channels) {
+        c = 0;
+        fetch_matrix(f, at(&v->B, w->n, k, 0), v->B.c, v->B.t, w->states);
+        fetch_matrix(f, at(&v->C, w->n, k, 0), v->C.c, v->C.t, w->states);
+    }
+    for (int first = c; first < w->channels && first < c + SCAN_GROUP; first += W) {
+        int64_t channel = w->c0 + first;
+        fetch_tile(f, at(&v->delta, w->n, k, channel), v->delta.c, v->delta.t);
+        fetch_tile(f, at(&v->u, w->n, k_u, channel), v->u.c, v->u.t);
+        fetch_tile(f, at(&v->grad_y, w->n, k_y, channel), v->grad_y.c, v->grad_y.t);
+        if (v->how_delta != STREAM) fetch_tile(f, at(&v->grad_delta, w->n, k, channel), v->grad_delta.c, v->grad_delta.t);
+        if (v->how_u != STREAM) fetch_tile(f, at(&v->grad_u, w->n, k_u, channel), v->grad_u.c, v->grad_u.t);
+    }
 }
 
 /* From the gradients of dt * u and dt * A to those of u and delta, in place of grad_x and grad_dt. */
-static void finish_group(const set_up *w, const span *s, const buffers *t, const view *grad_delta, const view *grad_u,
-                         int c, int blocks, int add) {
+static void finish_group(const set_up *w, const span *s, const buffers *t, const tensors *v, int c, int blocks) {
+    const view *grad_delta = &v->grad_delta, *grad_u = &v->grad_u;
     const scan_args *a = w->args;
     for (int b = 0; b < blocks; b++) {
         int first = c + b * W, lanes = smaller(W, w->channels - first);
@@ -177,9 +186,9 @@ static void finish_group(const set_up *w, const span *s, const buffers *t, const
         v_store(t->grad_skip + first, grad_skip);
         v_store(t->grad_bias + first, grad_bias);
         store_tile(t->grad_dt + b * TILE, at(grad_delta, w->n, w->k, w->c0 + first), grad_delta->c, grad_delta->t, s,
-                   lanes, 0);
+                   lanes, v->how_delta);
         store_tile(t->grad_x + b * TILE, at(grad_u, w->n, a->shared ? 0 : w->k, w->c0 + first), grad_u->c, grad_u->t, s,
-                   lanes, add);
+                   lanes, v->how_u);
     }
 }
 
@@ -239,10 +248,8 @@ static void begin_set(const set_up *w, const buffers *t) {
 
 static void LEVEL(backward)(const scan_task *task) {
     const scan_args *a = task->args;
-    const view u = VIEW(a, u), delta = VIEW(a, delta), B = VIEW(a, B), C = VIEW(a, C), grad_y = VIEW(a, grad_y);
-    const view grad_u = VIEW(a, grad_u), grad_delta = VIEW(a, grad_delta);
+    tensors v = {VIEW(a, delta), VIEW(a, u), VIEW(a, grad_y), VIEW(a, grad_delta), VIEW(a, grad_u), VIEW(a, B), VIEW(a, C)};
     int64_t chunks = (a->length + SCAN_CHUNK - 1) / SCAN_CHUNK;
-    const view *const views[] = {&delta, &u, &grad_y, &grad_delta, &grad_u};
     set_up w;
     buffers t;
     fetches f;
@@ -253,28 +260,31 @@ static void LEVEL(backward)(const scan_task *task) {
     for (int64_t k = task->k0; k < task->k1; k++) {
         prepare_set(&w, task, k);
         begin_set(&w, &t);
+        v.how_delta = stream_or_write(a, &v.grad_delta);
+        v.how_u = !a->shared ? stream_or_write(a, &v.grad_u) : k > task->k0 ? ADD : WRITE;
         for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
             span s = chunk_span(task, k, chunk, 1), before = chunk_span(task, k, chunk - 1, 1);
             ptrdiff_t row = 0;
             const float *start = chunk ? saved_state(a, w.n, k, chunk, &row) + w.c0 : NULL;
             const float *earlier = chunk > 1 ? saved_state(a, w.n, k, chunk - 1, &row) + w.c0 : NULL;
-            load_matrix(w.B, at(&B, w.n, k, 0), B.c, B.t, &s, w.states);
-            load_matrix(w.C, at(&C, w.n, k, 0), C.c, C.t, &s, w.states);
+            load_matrix(w.B, at(&v.B, w.n, k, 0), v.B.c, v.B.t, &s, w.states);
+            load_matrix(w.C, at(&v.C, w.n, k, 0), v.C.c, v.C.t, &s, w.states);
             memset(t.grad_B, 0, 2 * sizeof(float) * (size_t)w.states * SCAN_CHUNK);
             for (int c = 0; c < w.channels; c += SCAN_GROUP) {
                 int blocks = smaller(BLOCKS, (w.channels - c + W - 1) / W);
-                int bounded = load_group(&w, &s, &t, &delta, &u, &grad_y, c, blocks);
-                fetch_group(&f, &w, &s, &before, views, c);
+                int bounded = load_group(&w, &s, &t, &v.delta, &v.u, &v.grad_y, c, blocks);
+                fetch_group(&f, &w, &s, &before, &v, c);
                 const float *next = c + SCAN_GROUP < w.channels ? start ? start + c + SCAN_GROUP : NULL : earlier;
                 if (bounded) sweep_group(1, &w, &s, &t, start, next, row, c, blocks, &f);
                 else sweep_group(0, &w, &s, &t, start, next, row, c, blocks, &f);
-                finish_group(&w, &s, &t, &grad_delta, &grad_u, c, blocks, a->shared && k > task->k0);
+                finish_group(&w, &s, &t, &v, c, blocks);
             }
             store_matrix(t.grad_B, task->grad_B.data + w.n * task->grad_B.n + k * task->grad_B.k, task->grad_B.c,
-                         task->grad_B.t, &s, w.states, task->add);
+                         task->grad_B.t, &s, w.states, task->add ? ADD : WRITE);
             store_matrix(t.grad_C, task->grad_C.data + w.n * task->grad_C.n + k * task->grad_C.k, task->grad_C.c,
-                         task->grad_C.t, &s, w.states, task->add);
+                         task->grad_C.t, &s, w.states, task->add ? ADD : WRITE);
         }
         finish_set(&w, task, &t);
     }
+    v_stream_end();
 }

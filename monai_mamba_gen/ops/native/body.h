@@ -140,6 +140,23 @@ INLINE int load_inputs(const set_up *w, const view *delta, const view *u, const 
 /* An exponential, with or without the limits that only extreme steps need. */
 INLINE vf decay_of(vf m, int bounded) { return bounded ? v_exp2_bounded(m) : v_exp2(m); }
 
+/*
+ * Past the caches go results that are big, for they would only drive other things out; every full tile of them must be
+ * whole cache lines.
+ */
+static int stream_or_write(const scan_args *a, const view *v) {
+    int lines = v->c == 1 ? v->t % 16 == 0 : v->t == 1 && !a->orders && v->c % 16 == 0;
+    int aligned = (uintptr_t)v->data % 64 == 0 && v->n % 16 == 0 && v->k % 16 == 0;
+    int big = a->batch * a->sets * a->channels * a->length >= STREAM_FLOATS;
+    return STREAMS && lines && aligned && big ? STREAM : WRITE;
+}
+
+/* The tensors of a pass, those with a row for every channel, and how the results are written. */
+typedef struct {
+    view delta, u, grad_y, grad_delta, grad_u, B, C;
+    int how_delta, how_u;
+} tensors;
+
 #include "forward.h"
 
 #include "backward.h"

@@ -63,7 +63,7 @@ static void forward_block(const set_up *w, const span *s, int64_t chunk, const v
         vf share = v_set(1.0f / (float)a->sets);
         for (int i = 0; i < s->steps; i++) v_store(out + i * W, v_mul(share, v_load(out + i * W)));
     }
-    store_tile(out, at(y, w->n, a->merged ? 0 : w->k, w->c0 + c), y->c, y->t, s, lanes, add);
+    store_tile(out, at(y, w->n, a->merged ? 0 : w->k, w->c0 + c), y->c, y->t, s, lanes, add ? ADD : WRITE);
 }
 
 /* Note what the block after (chunk s, channel c) will touch; next: the chunk to come. */

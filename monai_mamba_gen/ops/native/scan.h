@@ -14,6 +14,7 @@
 #define SCAN_GROUP 32 /* channels of the smallest piece of work; saved states are padded to it */
 #define SCAN_PIECES 8 /* parts of the channels are to give so many pieces of work, batch and sets included */
 #define SCAN_PARTS 4   /* at most so many parts */
+#define STREAM_FLOATS (1 << 20) /* elements from which on gradients are written past the caches */
 
 /*
  * Fields of scan_args, each one int64: sizes, flags, addresses, strides. The same list is the module's FIELDS, by which

@@ -7,6 +7,7 @@ typedef __m256 vf;
 #define MULTI_STATES 4
 #define SWEEP_STATES 1
 #define SWEEP_BLOCKS 2
+#define STREAMS 0 /* a vector is less than a cache line */
 
 static inline vf v_set(float x) { return _mm256_set1_ps(x); }
 static inline vf v_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -14,6 +15,8 @@ static inline void v_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
 static inline __m256i v_first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
+static inline void v_stream(float *p, vf x) { v_store(p, x); }
+static inline void v_stream_end(void) {}
 static inline vf v_load_part(const float *p, int n) { return _mm256_maskload_ps(p, v_first(n)); }
 static inline void v_store_part(float *p, vf x, int n) { _mm256_maskstore_ps(p, v_first(n), x); }
 static inline vf v_add(vf a, vf b) { return _mm256_add_ps(a, b); }

@@ -7,10 +7,14 @@ typedef __m512 vf;
 #define MULTI_STATES 4 /* states advanced together */
 #define SWEEP_STATES 2
 #define SWEEP_BLOCKS 2
+#define STREAMS 1 /* a vector is a cache line */
 
 static inline vf v_set(float x) { return _mm512_set1_ps(x); }
 static inline vf v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+/* Past the caches; p is aligned. Other threads see it after v_stream_end. */
+static inline void v_stream(float *p, vf x) { _mm512_stream_ps(p, x); }
+static inline void v_stream_end(void) { _mm_sfence(); }
 static inline vf v_load_part(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 static inline void v_store_part(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x); }
 static inline vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }

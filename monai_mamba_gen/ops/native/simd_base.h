@@ -8,6 +8,7 @@ typedef int32_t vi __attribute__((vector_size(16)));
 #define MULTI_STATES 2
 #define SWEEP_STATES 1
 #define SWEEP_BLOCKS 2
+#define STREAMS 0 /* a vector is less than a cache line */
 
 static inline vf v_set(float x) { return (vf){x, x, x, x}; }
 static inline vf v_load(const float *p) {
@@ -16,6 +17,8 @@ static inline vf v_load(const float *p) {
     return x;
 }
 static inline void v_store(float *p, vf x) { memcpy(p, &x, sizeof x); }
+static inline void v_stream(float *p, vf x) { v_store(p, x); }
+static inline void v_stream_end(void) {}
 static inline vf v_load_part(const float *p, int n) {
     vf x = v_set(0.0f);
     for (int i = 0; i < n; i++) x[i] = p[i];

@@ -12,13 +12,16 @@ typedef struct {
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
+#define FETCH_STATES 32 /* states whose rows of B and C are fetched */
+#define FETCHES (5 * BLOCKS + 2 * FETCH_STATES / W)
+
 /*
  * Tiles to come, fetched while something else is computed: a tile's cache lines lie scattered, and the processor cannot
  * guess them.
  */
 typedef struct {
-    const float *base[5 * BLOCKS]; /* the first channel at cell 0 */
-    ptrdiff_t c[5 * BLOCKS], t[5 * BLOCKS];
+    const float *base[FETCHES]; /* the first channel at cell 0 */
+    ptrdiff_t c[FETCHES], t[FETCHES];
     int count;
     span s;
 } fetches;
@@ -35,6 +38,11 @@ static inline void fetch_tile(fetches *f, const float *base, ptrdiff_t c, ptrdif
     f->base[f->count] = base;
     f->c[f->count] = c;
     f->t[f->count++] = t;
+}
+
+/* Rows of B or C. */
+static inline void fetch_matrix(fetches *f, const float *base, ptrdiff_t n, ptrdiff_t t, int states) {
+    for (int first = 0; first < states && first < FETCH_STATES; first += W) fetch_tile(f, base + first * n, n, t);
 }
 
 /* Stream q: chunk q % chunks of tile q / chunks. */
@@ -86,22 +94,25 @@ static inline void load_tile(float *tile, const float *base, ptrdiff_t c, ptrdif
     }
 }
 
-/* Write a tile, or add it to what is there. */
+/* How a result is written: over what is there, added to it, or past the caches, where a vector is an aligned line. */
+enum { WRITE, ADD, STREAM };
+
+INLINE void put(float *place, vf x, int how) {
+    if (how == STREAM) v_stream(place, x);
+    else v_store(place, how == ADD ? v_add(v_load(place), x) : x);
+}
+
+INLINE void put_part(float *place, vf x, int how, int lanes) {
+    v_store_part(place, how == ADD ? v_add(v_load_part(place, lanes), x) : x, lanes);
+}
+
 static inline void store_tile(const float *tile, float *base, ptrdiff_t c, ptrdiff_t t, const span *s, int lanes,
-                              int add) {
+                              int how) {
     if (c == 1 && lanes == W) {
-        for (int i = 0; i < s->steps; i++) {
-            float *row = base + s->cell[i] * t;
-            vf x = v_load(tile + i * W);
-            v_store(row, add ? v_add(v_load(row), x) : x);
-        }
+        for (int i = 0; i < s->steps; i++) put(base + s->cell[i] * t, v_load(tile + i * W), how);
     } else if (c == 1) {
-        for (int i = 0; i < s->steps; i++) {
-            float *row = base + s->cell[i] * t;
-            vf x = v_load(tile + i * W);
-            v_store_part(row, add ? v_add(v_load_part(row, lanes), x) : x, lanes);
-        }
-    } else if (t == 1 && s->consecutive && !add) {
+        for (int i = 0; i < s->steps; i++) put_part(base + s->cell[i] * t, v_load(tile + i * W), how, lanes);
+    } else if (t == 1 && s->consecutive && how != ADD) {
         float *first = base + s->cell[0];
         for (int i = 0; i < s->steps; i += W) {
             int rows = smaller(W, s->steps - i);
@@ -109,7 +120,7 @@ static inline void store_tile(const float *tile, float *base, ptrdiff_t c, ptrdi
             for (int j = 0; j < W; j++) r[j] = v_load(tile + (i + j) * W);
             v_transpose(r);
             if (lanes == W && rows == W)
-                for (int j = 0; j < W; j++) v_store(first + j * c + i, r[j]);
+                for (int j = 0; j < W; j++) put(first + j * c + i, r[j], how);
             else
                 for (int j = 0; j < lanes; j++) v_store_part(first + j * c + i, r[j], rows);
         }
@@ -117,7 +128,7 @@ static inline void store_tile(const float *tile, float *base, ptrdiff_t c, ptrdi
         for (int i = 0; i < s->steps; i++)
             for (int j = 0; j < lanes; j++) {
                 float *place = base + j * c + s->cell[i] * t;
-                *place = (add ? *place : 0.0f) + tile[i * W + j];
+                *place = (how == ADD ? *place : 0.0f) + tile[i * W + j];
             }
     }
 }
@@ -140,9 +151,9 @@ static inline void load_matrix(float *matrix, const float *base, ptrdiff_t n, pt
     }
 }
 
-/* The reverse, from matrix[n * SCAN_CHUNK + i]; add: to what is there. */
+/* The reverse, from matrix[n * SCAN_CHUNK + i]. */
 static inline void store_matrix(const float *matrix, float *base, ptrdiff_t n, ptrdiff_t t, const span *s, int states,
-                                int add) {
+                                int how) {
     if (n == 1) {
         for (int first = 0; first < states; first += W)
             for (int i = 0; i < s->steps; i += W) {
@@ -151,16 +162,21 @@ static inline void store_matrix(const float *matrix, float *base, ptrdiff_t n, p
                 for (int j = 0; j < W; j++)
                     r[j] = j < lanes ? v_load(matrix + (first + j) * SCAN_CHUNK + i) : v_set(0.0f);
                 v_transpose(r);
-                for (int j = 0; j < rows; j++) {
-                    float *row = base + s->cell[i + j] * t + first;
-                    v_store_part(row, add ? v_add(v_load_part(row, lanes), r[j]) : r[j], lanes);
-                }
+                for (int j = 0; j < rows; j++) put_part(base + s->cell[i + j] * t + first, r[j], how, lanes);
             }
-        return;
+    } else if (t == 1 && s->consecutive) {
+        for (int j = 0; j < states; j++)
+            for (int i = 0; i < s->steps; i += W) {
+                float *place = base + s->cell[0] + j * n + i;
+                vf x = v_load(matrix + j * SCAN_CHUNK + i);
+                if (s->steps - i >= W) put(place, x, how);
+                else put_part(place, x, how, s->steps - i);
+            }
+    } else {
+        for (int j = 0; j < states; j++)
+            for (int i = 0; i < s->steps; i++) {
+                float *place = base + s->cell[i] * t + j * n;
+                *place = (how == ADD ? *place : 0.0f) + matrix[j * SCAN_CHUNK + i];
+            }
     }
-    for (int j = 0; j < states; j++)
-        for (int i = 0; i < s->steps; i++) {
-            float *place = base + s->cell[i] * t + j * n;
-            *place = (add ? *place : 0.0f) + matrix[j * SCAN_CHUNK + i];
-        }
 }

@@ -1,0 +1,212 @@
+"""The report on generated cines: means over the patients, spread over the seeds, as JSON, CSV and a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import ignite
+import monai
+import numpy as np
+import torch
+
+from .. import __version__
+
+__all__ = ["CINE_FIGURES", "build_cine_report", "cine_csv", "cine_table", "seed_spread", "summarise"]
+
+CINE_FIGURES: Mapping[str, str] = {
+    "psnr": "dB of the frames between ED and ES, mean over the frames; identical frames (infinite) are left out",
+    "nmse": "sum (pred - true)^2 / sum true^2 of the same frames, both mapped to [0, 1]; mean over the frames",
+    "ssim": "3D SSIM of the same frames, Gaussian window of up to 7 voxels an axis; mean over the frames",
+    "es_psnr, es_nmse, es_ssim": "the same for the last frame (phase 1) against the ES volume",
+    "dice_*": "ED label warped to end systole (nearest) against the ES label; dice_mean over the structures drawn",
+    "dice_before_*": "ED label as it is against the ES label",
+    "dice_phase_0": "ED label warped at phase 0 against itself, mean over the structures drawn",
+    "ef_true, ef_predicted": "ejection fraction from the ED label and the ES label, or the warped ED label",
+    "ef_error_points": "|ef_predicted - ef_true| in percentage points",
+    "volume_ed_*, volume_es_*, volume_es_true_*": "of the ED label, warped to ES, of the ES label, in volume_unit",
+    "es_phase": "phase of the frame taken as end systole: the largest one",
+    "non_positive_jacobian": "share of voxels where the map to end systole folds",
+    "temporal_smoothness": "mean |second difference in time| / mean |first difference|; 0 is constant change",
+    "temporal_smoothness_true": "the same of the true frames, ED and ES included",
+    "beat_difference": "mean absolute difference between the beats of two seeds, over all pairs compared",
+}
+"""What the figures of a report are."""
+
+_COLUMNS = ("psnr", "nmse", "ssim", "es_psnr", "dice_", "ef_", "non_pos", "temporal_", "beat_")
+_LEFT_OUT = ("patient", "seed", "es_phase", "true_frames", "compared_frames")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> Any:
+    """Put None for each number that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ordered_keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], left_out: Sequence[str] = _LEFT_OUT
+) -> dict[str, dict[str, float | int | None]]:
+    """
+    Return mean, standard deviation and n of every figure.
+
+    Args:
+        rows: one mapping a patient. A figure that a row lacks, or that is None, NaN or infinite, is left out, which n
+            shows.
+        left_out: keys that are numbers but no figures.
+
+    Returns:
+        ``{key: {"mean": float, "sd": float, "n": int}}`` for each key whose values are numbers or None. The standard
+        deviation is that of a sample (n - 1), None for n < 2; the mean is None for n = 0.
+
+    Example:
+        >>> summarise([{"patient": "a", "psnr": 30.0}, {"patient": "b", "psnr": 32.0}, {"patient": "c", "psnr": None}])
+        {'psnr': {'mean': 31.0, 'sd': 1.4142135623730951, 'n': 2}}
+    """
+    summary = {}
+    for key in _ordered_keys(rows):
+        values = [row.get(key) for row in rows]
+        if key in left_out or not all(value is None or _is_number(value) for value in values):
+            continue
+        numbers = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=np.float64)
+        summary[key] = {
+            "mean": float(numbers.mean()) if len(numbers) else None,
+            "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+            "n": len(numbers),
+        }
+    return summary
+
+
+def seed_spread(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Return how far the ejection fractions of one patient's beats lie apart.
+
+    Args:
+        rows: one mapping a beat, with ``patient`` and ``ef_predicted``.
+
+    Returns:
+        One dictionary a patient: ``patient``, ``seeds`` (beats), ``ef_n``, ``ef_mean``, ``ef_min``, ``ef_max``,
+        ``ef_sd``.
+
+    Example:
+        >>> seed_spread([{"patient": "a", "ef_predicted": 0.5}, {"patient": "a", "ef_predicted": 0.7}])[0]["ef_max"]
+        0.7
+    """
+    patients: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        patients.setdefault(row["patient"], []).append(row)
+    spread = []
+    for patient, beats in patients.items():
+        values = [beat["ef_predicted"] for beat in beats if beat.get("ef_predicted") is not None]
+        figures = summarise(beats).get("ef_predicted", {"mean": None, "sd": None, "n": 0})
+        spread.append(
+            {"patient": patient, "seeds": len(beats), "ef_n": figures["n"], "ef_mean": figures["mean"]}
+            | {"ef_min": min(values, default=None), "ef_max": max(values, default=None), "ef_sd": figures["sd"]}
+        )
+    return spread
+
+
+def cine_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    r"""
+    Return rows as CSV with a header: one line a row, an empty field for None, NaN or infinity, no lists.
+
+    Example:
+        >>> cine_csv([{"patient": "a", "psnr": 30.0, "frames": []}, {"patient": "b", "psnr": None}])
+        'patient,psnr\na,30.0\nb,\n'
+    """
+    nested = {key for row in rows for key, value in row.items() if isinstance(value, (list, tuple, Mapping))}
+    columns = [key for key in _ordered_keys(rows) if key not in nested]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _finite(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def cine_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """
+    Return the main figures as a Markdown table: a line a row, then mean, standard deviation and n.
+
+    Args:
+        rows: one mapping a patient, or a beat where there is a ``seed``.
+        summary: what `summarise` gave for the rows; default: computed here.
+
+    Example:
+        >>> print(cine_table([{"patient": "a", "psnr": 30.0}, {"patient": "b", "psnr": 32.0}]))
+        | patient | psnr |
+        |:--|--:|
+        | a | 30 |
+        | b | 32 |
+        | mean | 31 |
+        | sd | 1.414 |
+        | n | 2 |
+        <BLANKLINE>
+    """
+    summary = summarise(rows) if summary is None else summary
+    figures = [key for key, value in summary.items() if value["n"] and key.startswith(_COLUMNS)]
+    heads = [key for key in ("patient", "seed") if any(key in row for row in rows)]
+    lines = [[*heads, *figures], [":--"] * len(heads) + ["--:"] * len(figures)]
+    lines += [[str(row.get(key, "")) for key in heads] + [_cell(row.get(key)) for key in figures] for row in rows]
+    for name in ("mean", "sd", "n"):
+        lines.append([name, *[""] * (len(heads) - 1), *(_cell(summary[key][name]) for key in figures)])
+    edges = [" " if index != 1 else "" for index in range(len(lines))]
+    return "".join(
+        f"|{edge}" + f"{edge}|{edge}".join(line) + f"{edge}|\n" for edge, line in zip(edges, lines, strict=True)
+    )
+
+
+def _cell(value: Any) -> str:
+    return "" if _finite(value) is None else f"{value:.4g}"
+
+
+def build_cine_report(
+    rows: Sequence[Mapping[str, Any]],
+    model_name: str,
+    preprocessing: Any,
+    spread: Sequence[Mapping[str, Any]] = (),
+    warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """
+    Put rows and their means together.
+
+    Args:
+        rows: one mapping a patient, or a beat where there is a ``seed``, each with ``patient`` and ``mode``.
+        model_name: name of the model.
+        preprocessing: what was done to the data; figures of other preprocessing cannot be compared.
+        spread: one mapping a patient with the spread over its seeds.
+        warnings: what a reader of the figures should know.
+
+    Returns:
+        A dictionary of finite numbers, strings, None, lists and dictionaries of these.
+    """
+    report = {
+        "model": model_name,
+        "mode": ", ".join(sorted({row["mode"] for row in rows})),
+        "preprocessing": preprocessing,
+        "n_patients": len({row["patient"] for row in rows}),
+        "n_rows": len(rows),
+        "means": summarise(rows),
+        "rows": rows,
+        "figures": dict(CINE_FIGURES),
+        "warnings": list(warnings),
+        "versions": {"monai_mamba_gen": __version__, "python": platform.python_version()}
+        | {package.__name__: package.__version__ for package in (torch, monai, ignite, np)},
+    }
+    if spread:
+        left_out = ("seeds", "ef_n", "pairs")
+        report |= {"spread": list(spread), "spread_means": summarise(spread, left_out)}
+    return _finite(report)
