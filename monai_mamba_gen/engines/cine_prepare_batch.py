@@ -42,6 +42,9 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
         target_dropout: probability in ``[0, 1]`` that the ES volume is missing (-1) from the context of a sample, so
             that the network learns to generate; never applied with ``fixed``.
         phases_per_step: number of phases drawn from [0, 1) for each sample where the batch has no true frames.
+        judge_dropped: whether the motion of samples whose ES volume is missing is judged, too. What noise there is
+            leaves them part of it, and from the rest the network learns how hearts like this one beat, which is what
+            generation needs.
         clean_fraction: probability in ``[0, 1]`` that a sample is as interpolation has it: no noise, timestep 0, the ES
             volume given; its motion is trained, its prediction is not; never applied with ``fixed``.
 
@@ -66,6 +69,7 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
         target_dropout: float = 0.0,
         phases_per_step: int = 0,
         clean_fraction: float = 0.0,
+        judge_dropped: bool = True,
     ) -> None:
         for name, value in {"target_dropout": target_dropout, "clean_fraction": clean_fraction}.items():
             if not 0.0 <= value <= 1.0:
@@ -80,6 +84,7 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
         super().__init__(num_train_timesteps, seed=seed, fixed=fixed, scheduler=scheduler)
         self.target_dropout, self.clean_fraction = target_dropout, clean_fraction
         self.phases_per_step = phases_per_step
+        self.judge_dropped = judge_dropped
 
     def _chosen(self, purpose: str, probability: float, like: torch.Tensor) -> torch.Tensor:
         """Draw which samples something happens to, (N,) bool."""
@@ -130,7 +135,7 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
         phases = self._phases(None if given is None else _plain(given), len(target)).to(target.device)
         clean = self._chosen("clean", self.clean_fraction, target)
         dropped = self._chosen("target dropout", self.target_dropout, target) & ~clean
-        targets |= {"known": ~dropped, "noisy": ~clean}
+        targets |= {"known": torch.ones_like(dropped) if self.judge_dropped else ~dropped, "noisy": ~clean}
         given_target = target.masked_fill(dropped.reshape(-1, 1, 1, 1, 1), _MISSING)
         context = torch.cat([source, given_target], dim=1)
         noisy = self.scheduler.add_noise(original_samples=target, noise=noise, timesteps=timesteps)

@@ -12,7 +12,7 @@ from monai.networks.schedulers import Scheduler
 from torch import nn
 
 from ..networks.blocks import seed_scan_orders
-from ..utils import derive_seed
+from ..utils import derive_seed, keyed_generator, per_sample_randn
 from .phases import PHASE_CURVES, phase_curve
 from .sampling import SamplingInferer, _fixed_cpu_threads, _sampling_mode
 
@@ -45,7 +45,8 @@ class CineInferer(Inferer):
 
     Interpolation has the end-systolic (ES) volume, too: one pass at timestep 0 gives the latent code, as in DDM.
     Generation has not: DDIM samples an ES volume from the noise of a seed, with the ED volume as context and the ES
-    volume missing (-1); the code then comes from it as in interpolation. The same seed gives the same beat at any batch
+    volume missing (-1). It is only a means, and rough where training was short; the code is taken from it under some
+    noise, as training with the ES volume missing has it. The same seed gives the same beat at any batch
     size, to rounding, and in any number of processes, see `SamplingInferer`.
 
     Interpolation can be two-sided: the ED volume warped forwards and the ES volume warped back, mixed as ``1 - p`` to
@@ -70,6 +71,7 @@ class CineInferer(Inferer):
         progress: whether rank 0 shows a progress bar of the sampling.
         order_seed: seed of random scan orders.
         two_sided: whether interpolation warps the ES volume, too. False is DDM's way.
+        code_timestep: timestep of that noise; None: a tenth of the training timesteps.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -96,6 +98,7 @@ class CineInferer(Inferer):
         progress: bool = False,
         order_seed: int = 0,
         two_sided: bool = True,
+        code_timestep: int | None = None,
     ) -> None:
         super().__init__()
         if mode not in _MODES:
@@ -119,6 +122,10 @@ class CineInferer(Inferer):
         self.phase_curve = phase_curve
         self.frame = None if frame == -1 else frame
         self.two_sided = two_sided
+        timesteps = scheduler.num_train_timesteps
+        self.code_timestep = timesteps // 10 if code_timestep is None else code_timestep
+        if not 0 <= self.code_timestep < timesteps:
+            raise ValueError(f"code_timestep must be from 0 to {timesteps - 1}, got {code_timestep!r}")
         self.result: dict[str, Any] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -126,7 +133,7 @@ class CineInferer(Inferer):
         sampling = self.sampler.describe()
         kept = ("sampler", "prediction_type", "train_timesteps", "steps", "order_seed")
         own = {"mode": self.mode, "num_frames": self.num_frames, "phase_curve": self.phase_curve, "frame": self.frame}
-        own["two_sided"] = self.two_sided
+        own |= {"two_sided": self.two_sided, "code_timestep": self.code_timestep}
         return {**own, **{key: sampling[key] for key in kept}}
 
     def __call__(  # type: ignore[override]
@@ -159,13 +166,16 @@ class CineInferer(Inferer):
         source, target = self._volumes(inputs, target)
         mode = self._mode(network, target)
         chosen = self._phases(phases, mode, len(source)).to(source.device)
+        code_inputs = target, 0, target  # x, timestep, ES volume of the context
         if mode == "generation":
             target = self._sample_target(network, source, seeds)
+            code_inputs = self._noised(target, seeds), self.code_timestep, torch.full_like(source, _MISSING)
         threads = self.sampler.cpu_threads if source.device.type == "cpu" else None
         with _sampling_mode(network), _fixed_cpu_threads(threads):
             seed_scan_orders(network, derive_seed(self.sampler.order_seed, "cine"))
-            timesteps = torch.zeros(len(source), dtype=torch.long, device=source.device)
-            _, code = network.predict(target, timesteps, torch.cat([source, target], dim=1))
+            x, timestep, known = code_inputs
+            timesteps = torch.full((len(source),), timestep, dtype=torch.long, device=source.device)
+            _, code = network.predict(x, timesteps, torch.cat([source, known], dim=1))
             frames, displacement = network.animate(source, target, code, chosen)
             back = None
             if self.two_sided and mode == "interpolation" and hasattr(network, "animate_back"):
@@ -223,3 +233,11 @@ class CineInferer(Inferer):
         """Return synthetic ES volumes (N, 1, H, W, D) in [-1, 1]."""
         context = torch.cat([source, torch.full_like(source, _MISSING)], dim=1)
         return self.sampler(source, _Denoiser(network), seeds=seeds, condition=context).clamp(-1, 1)
+
+    def _noised(self, target: torch.Tensor, seeds: Sequence[int] | torch.Tensor | None) -> torch.Tensor:
+        """Return synthetic ES volumes at ``code_timestep``; each sample has noise of its own."""
+        numbers = range(self.sampler.seed, self.sampler.seed + len(target)) if seeds is None else seeds
+        generators = [keyed_generator(int(number), "code") for number in numbers]
+        noise = per_sample_randn(generators, target.shape[1:], target.device, target.dtype)
+        timesteps = torch.full((len(target),), self.code_timestep, dtype=torch.long, device=target.device)
+        return self.sampler.scheduler.add_noise(original_samples=target, noise=noise, timesteps=timesteps)

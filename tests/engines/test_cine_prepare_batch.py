@@ -86,7 +86,7 @@ def test_fixed_follows_the_index_and_drops_nothing():
 
 
 def test_target_dropout():
-    prepare_batch, batch = make(target_dropout=0.25), volumes(64)
+    prepare_batch, batch = make(target_dropout=0.25, judge_dropped=False), volumes(64)
     dropped = 0
     for step in range(10):
         x, targets, _, kwargs = call(prepare_batch, batch, step=step)
@@ -97,10 +97,11 @@ def test_target_dropout():
         assert torch.equal(targets["volume"], batch["target"]), "what is to be made stays"
         dropped += int(missing.sum())
     assert 0.2 < dropped / 640 < 0.3
+    assert bool(call(make(target_dropout=1.0), batch)[1]["known"].all()), "judged, if nothing else is said"
 
 
 def test_clean_samples_are_as_interpolation_has_them():
-    prepare_batch, batch = make(clean_fraction=0.4, target_dropout=1.0), volumes(64)
+    prepare_batch, batch = make(clean_fraction=0.4, target_dropout=1.0, judge_dropped=False), volumes(64)
     count = 0
     for step in range(10):
         x, targets, _, kwargs = call(prepare_batch, batch, step=step)

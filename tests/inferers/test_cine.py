@@ -78,9 +78,9 @@ def test_two_channels_are_both_volumes():
     torch.testing.assert_close(expected[:, 1], (2 * source + target)[:, 0] / 3)
 
 
-def test_generation_samples_with_the_target_missing_and_then_interpolates():
+def test_generation_samples_with_the_target_missing_and_takes_the_code_from_under_noise():
     source, _ = volumes()
-    network, inferer = Toy(), make()
+    network, inferer = Toy(), make(code_timestep=0)
     frames = inferer(source, network, seeds=[3, 4])
     assert inferer.result["mode"] == "generation" and torch.equal(inferer.result["phases"], phase_curve("beat", 4))
     assert len(network.seen) == 4, "three steps of sampling, and one for the code"
@@ -88,7 +88,15 @@ def test_generation_samples_with_the_target_missing_and_then_interpolates():
         assert torch.equal(context[:, :1], source) and (context[:, 1] == -1).all()
     x, timesteps, context = network.seen[3]
     target = inferer.result["target"]
-    assert torch.equal(x, target) and timesteps.tolist() == [0, 0] and torch.equal(context[:, 1:], target)
+    assert timesteps.tolist() == [0, 0] and (context[:, 1] == -1).all()
+    assert torch.allclose(x, target, atol=0.5), "almost no noise at timestep 0"
+    noisy = make(code_timestep=15)
+    noisy(source, network, seeds=[3, 4])
+    x, timesteps, _ = network.seen[7]
+    share = noisy.sampler.scheduler.alphas_cumprod[15]
+    noise = (x - share.sqrt() * target) / (1 - share).sqrt()
+    assert timesteps.tolist() == [15, 15] and 0.7 < float(noise.std()) < 1.3
+    assert not torch.allclose(noise[0], noise[1]), "each its own"
     assert target.shape == source.shape and float(target.abs().max()) <= 1 and frames.shape == (2, 4, *SIZE)
     # the sampling is that of SamplingInferer with the prediction alone
     sampler = SamplingInferer(RespacedDDIMScheduler(20), 3, progress=False)
@@ -145,6 +153,12 @@ def test_two_sided_interpolation_mixes_by_phase():
     assert one_sided.result["displacement_back"] is None
 
 
+@pytest.mark.parametrize("timestep", [-1, 20])
+def test_wrong_timestep_of_the_code(timestep):
+    with pytest.raises(ValueError, match=f"code_timestep must be from 0 to 19, got {timestep}"):
+        make(code_timestep=timestep)
+
+
 def test_generated_beats_are_one_sided():
     source, _ = volumes()
 
@@ -198,6 +212,7 @@ def test_describe_names_what_determines_a_cine():
         "phase_curve": "auto",
         "frame": 1,
         "two_sided": True,
+        "code_timestep": 2,
         "sampler": "RespacedDDIMScheduler",
         "prediction_type": "epsilon",
         "train_timesteps": 20,
