@@ -7,7 +7,7 @@ prints the table of docs/performance.md. "denoise": one pass of MSTG over n nois
 "animate": one pass over one noisy frame, then n frames warped, as interpolation does. Without
 gradients, CPU. Times are CPU times of the process, medians. Peak memory is the growth of the resident set in a fresh
 process for each cell; that needs Linux. "ratio" is time or memory over that of two frames; "off" is the largest
-distance of a cell from the straight line a + b n through the others (least squares), relative to the line.
+relative distance of a cell from the straight line a + b n that fits all cells best.
 """
 
 from __future__ import annotations
@@ -82,15 +82,11 @@ def peak_in_child(kind: str, preset: str, size: tuple[int, ...], frames: int) ->
 
 
 def off_the_line(counts: list[int], values: list[float]) -> float:
-    """Largest relative distance of a value from the straight line through the others."""
-    worst = 0.0
-    for left_out, count in enumerate(counts):
-        others = [i for i in range(len(counts)) if i != left_out]
-        x = torch.tensor([[1.0, counts[i]] for i in others], dtype=torch.float64)
-        y = torch.tensor([[values[i]] for i in others], dtype=torch.float64)
-        a, b = torch.linalg.lstsq(x, y).solution.flatten().tolist()
-        worst = max(worst, abs(values[left_out] / (a + b * count) - 1))
-    return worst
+    """Largest relative distance of a value from the straight line a + b n that fits all best, in relative terms."""
+    y = torch.tensor(values, dtype=torch.float64)
+    x = torch.stack([torch.ones(len(counts), dtype=torch.float64), torch.tensor(counts, dtype=torch.float64)], dim=1)
+    fitted = torch.linalg.lstsq(x / y[:, None], torch.ones_like(y)[:, None]).solution
+    return float((x @ fitted / y[:, None] - 1).abs().max())
 
 
 def table(kind: str, preset: str, size: tuple[int, ...], frames: list[int], rounds: int) -> None:

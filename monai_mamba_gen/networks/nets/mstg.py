@@ -6,7 +6,8 @@ Zhang & Liang 2025. Only the abstract is public; what it fixes and what is chose
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -161,7 +162,7 @@ class MSTG(nn.Module):
         noisy = self._noisy(count)
         h, skips = self._encode(self._pad(cine), embedding, noisy)
         h = self._decode(h, skips, embedding, noisy)  # (N, n, C, *S)
-        y = self.head(h.flatten(0, 1)).unflatten(0, (x.shape[0], count)).transpose(1, 2)  # (N, C', n, *S)
+        y = _each_frame(self.head, h).transpose(1, 2)  # (N, C', n, *S)
         y = y[(..., *(slice(length) for length in size))]
         return y[:, :, 0] if x.ndim == self.spatial_dims + 2 else y
 
@@ -190,18 +191,18 @@ class MSTG(nn.Module):
             if index + 1 == min(self.first_mamba_level, len(skips)):  # no scan is to come: on with what is asked for
                 h, embedding = h[:, noisy], embedding[:, noisy]
             skip = skip if h.shape[1] == skip.shape[1] else skip[:, noisy]
-            up = F.interpolate(self.ups[index](h.flatten(0, 1)), scale_factor=2.0, mode="nearest")
-            up = up.unflatten(0, h.shape[:2])
-            h = _each_frame(self.merges[index], torch.cat([up, skip], dim=2))
+            h = _each_frame(partial(self._up, index), h, skip)
             h = self._run(self.decoder[index], h, embedding)  # (N, F or n, C_i, *S / 2^i)
         return h if h.shape[1] == noisy.stop - noisy.start else h[:, noisy]
 
+    def _up(self, index: int, h: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Double the resolution and merge with the encoder's features, (M, C, *S) each."""
+        h = F.interpolate(self.ups[index](h), scale_factor=2.0, mode="nearest")
+        return self.merges[index](torch.cat([h, skip], dim=1))
+
     def _run(self, blocks: nn.ModuleList, h: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         for block in blocks:
-            if isinstance(block, MSTBlock):
-                h = block(h, embedding)
-            else:
-                h = block(h.flatten(0, 1), embedding.flatten(0, 1)).unflatten(0, h.shape[:2])
+            h = block(h, embedding) if isinstance(block, MSTBlock) else _each_frame(block, h, embedding)
         return h
 
     def _noisy(self, count: int) -> slice:
@@ -242,9 +243,17 @@ class MSTG(nn.Module):
         return F.pad(cine.flatten(0, 1), padding, mode="replicate").unflatten(0, cine.shape[:2])
 
 
-def _each_frame(module: nn.Module, h: torch.Tensor) -> torch.Tensor:
-    """Apply a module to each frame of (N, F, C, *S)."""
-    return module(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+def _each_frame(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """
+    Apply a function of (M, C, *S) to each frame of (N, F, C, *S).
+
+    Without gradients on a CPU one frame after the other, so that what is computed stays in the caches however many
+    frames there are; else all at once.
+    """
+    first = tensors[0]
+    if torch.is_grad_enabled() or first.device.type != "cpu":
+        return function(*(tensor.flatten(0, 1) for tensor in tensors)).unflatten(0, first.shape[:2])
+    return torch.stack([function(*(tensor[:, i] for tensor in tensors)) for i in range(first.shape[1])], dim=1)
 
 
 def _check(

@@ -102,6 +102,14 @@ def test_padding_repeats_the_border():
     torch.testing.assert_close(network(x, 3, context), network(longer[0], 3, longer[1])[:, :, :, :6])
 
 
+@pytest.mark.parametrize("mamba_levels", [(), (1, 2), (0, 1, 2)], ids=str)
+def test_frame_by_frame_without_gradients_is_all_at_once_with_them(mamba_levels):
+    network, x, context = make(mamba_levels=mamba_levels), noise(2, 1, 3, 7, 5, 4), noise(2, 2, 7, 5, 4)
+    expected = network(x, torch.tensor([3, 40]), context)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, torch.tensor([3, 40]), context), expected.detach())
+
+
 def test_two_spatial_dimensions():
     network = make(spatial_dims=2)
     assert network(noise(1, 1, 9, 6), context=noise(1, 2, 9, 6)).shape == (1, 1, 9, 6)
