@@ -140,10 +140,10 @@ def training_steps(quick: bool) -> tuple[list[Contender], dict[str, int]]:
     )
     x = torch.randn((1, 1, 32, 32) if quick else (4, 1, 128, 128))
     with_mambapy = _step(copy.deepcopy(network), x)
-    ss2d = importlib.import_module("monai_mamba_gen.networks.blocks.ss2d")
+    blocks = importlib.import_module("monai_mamba_gen.networks.blocks.directional_scan")
 
     def patched() -> None:
-        with mock.patch.object(ss2d, "ordered_scan", _mambapy_ordered_scan):
+        with mock.patch.object(blocks, "ordered_scan", _mambapy_ordered_scan):
             with_mambapy()
 
     steps = {"ours": _step(network, x), "mambapy": patched, "DiffusionModelUNet": _step(unet, x)}
