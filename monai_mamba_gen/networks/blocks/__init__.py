@@ -15,6 +15,7 @@ from .phases import expand_phases
 from .space_time_scan import SpaceTimeScan
 from .ss2d import SS2D, seed_scan_orders
 from .ss_layer import SSLayer
+from .timesteps import expand_timesteps
 
 __all__ = [
     "ConditionEmbedding",
@@ -33,6 +34,7 @@ __all__ = [
     "StatelessWarp",
     "arrange_for_convolution",
     "expand_phases",
+    "expand_timesteps",
     "group_norm",
     "integrate_velocity",
     "pad_to_multiple",

@@ -13,7 +13,7 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
-from ..blocks.padding import pad_to_multiple
+from ..blocks import expand_timesteps, pad_to_multiple
 
 __all__ = ["DDMUNet"]
 
@@ -111,11 +111,7 @@ class DDMUNet(nn.Module):
             context = x.new_full(expected, _NO_FRAME)
         if tuple(context.shape) != expected:
             raise ValueError(f"context must be {expected}, got {tuple(context.shape)}")
-        if timesteps is None:
-            timesteps = torch.zeros(batch, device=x.device)
-        timesteps = torch.as_tensor(timesteps, device=x.device).reshape(-1)
-        if timesteps.shape[0] not in (1, batch):
-            raise ValueError(f"timesteps must be ({batch},) or (1,), got {tuple(timesteps.shape)}")
+        timesteps = expand_timesteps(timesteps, x)
         inputs = pad_to_multiple(torch.cat([x, context.to(x)], dim=1), self.stride)
         height, width, depth = size
-        return self.unet(inputs, timesteps.expand(batch))[..., :height, :width, :depth]
+        return self.unet(inputs, timesteps)[..., :height, :width, :depth]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from monai.networks.nets import VoxelMorphUNet
 from torch import nn
 
+from ..blocks import pad_to_multiple
 from ..blocks.displacement import at_least_float32, integrate_velocity, warp_frames
-from ..blocks.padding import pad_to_multiple
 from ..blocks.phases import expand_phases
 
 __all__ = ["DeformableDiffusion"]
@@ -202,9 +202,10 @@ class DeformableDiffusion(nn.Module):
             code: latent code, (N, code_size, H, W, D).
             phases: 0 end diastole, 1 end systole; (P,) or (N, P).
         """
-        end = next(self._velocities(source, code, (1.0,)))
-        rest = (velocity - end for velocity in self._velocities(source, code, phases))
-        return self._warp_each(target, rest, expand_phases(phases, source).shape[1])
+        phases = expand_phases(phases, source)
+        velocities = self._velocities(source, code, torch.cat([torch.ones_like(phases[:, :1]), phases], dim=1))
+        end = next(velocities)
+        return self._warp_each(target, (velocity - end for velocity in velocities), phases.shape[1])
 
     def _warp_each(
         self, volume: torch.Tensor, velocities: Iterator[torch.Tensor], count: int

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
-from ..blocks import FrameEmbedding, MSTBlock, TimeResBlock, group_norm
+from ..blocks import FrameEmbedding, MSTBlock, TimeResBlock, expand_timesteps, group_norm, pad_to_multiple
 
 __all__ = ["MSTG"]
 
@@ -158,7 +158,7 @@ class MSTG(nn.Module):
             )
         count, size = frames.shape[2], frames.shape[3:]
         cine = self._join(frames, context)  # (N, F, (1 + M) C, *S), F = M + n, M = context_frames
-        embedding = self.embedding(self._times(x, timesteps), count)  # (N, F, E)
+        embedding = self.embedding(expand_timesteps(timesteps, x), count)  # (N, F, E)
         noisy = self._noisy(count)
         h, skips = self._encode(self._pad(cine), embedding, noisy)
         h = self._decode(h, skips, embedding, noisy)  # (N, n, C, *S)
@@ -226,21 +226,9 @@ class MSTG(nn.Module):
         given = context.transpose(1, 2).flatten(1, 2)[:, None]  # (N, 1, M C, *S)
         return torch.cat([cine, given.expand(-1, cine.shape[1], *[-1] * (given.ndim - 2))], dim=2)
 
-    def _times(self, x: torch.Tensor, timesteps: torch.Tensor | None) -> torch.Tensor:
-        if timesteps is None:
-            timesteps = torch.zeros(1, device=x.device)
-        timesteps = torch.as_tensor(timesteps, device=x.device).reshape(-1)
-        if timesteps.shape[0] not in (1, x.shape[0]):
-            raise ValueError(f"timesteps must be ({x.shape[0]},) or (1,), got {tuple(timesteps.shape)}")
-        return timesteps.expand(x.shape[0])
-
     def _pad(self, cine: torch.Tensor) -> torch.Tensor:
         """Repeat the last cells until every side is a multiple of the network's stride."""
-        missing = [-length % self.stride for length in cine.shape[3:]]
-        if not any(missing):
-            return cine
-        padding = [side for length in reversed(missing) for side in (0, length)]
-        return F.pad(cine.flatten(0, 1), padding, mode="replicate").unflatten(0, cine.shape[:2])
+        return pad_to_multiple(cine.flatten(0, 1), self.stride).unflatten(0, cine.shape[:2])
 
 
 def _each_frame(function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:

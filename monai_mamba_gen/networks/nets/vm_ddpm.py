@@ -10,11 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..blocks import ConditionEmbedding, Downsample2d, SSLayer, Upsample2d, arrange_for_convolution, group_norm
+from ..blocks import (
+    ConditionEmbedding,
+    Downsample2d,
+    SSLayer,
+    Upsample2d,
+    arrange_for_convolution,
+    expand_timesteps,
+    group_norm,
+    pad_to_multiple,
+)
 
 __all__ = ["VMDDPM"]
 
@@ -186,7 +194,7 @@ class VMDDPM(nn.Module):
             raise ValueError(f"x must be (N, {self.in_channels}, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
         embedding = self._embed(x, timesteps, context if class_labels is None else class_labels)  # (N, E)
-        h = self.stem(self._pad(x))  # (N, C, H/p, W/p)
+        h = self.stem(pad_to_multiple(x, self.stride))  # (N, C, H/p, W/p)
         skips = []
         for level, layers in enumerate(self.encoder):
             h = self._run(layers, h, embedding)
@@ -202,22 +210,13 @@ class VMDDPM(nn.Module):
 
     def _embed(self, x: torch.Tensor, timesteps: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
         batch = x.shape[0]
-        if timesteps is None:
-            timesteps = torch.zeros(batch, device=x.device)
-        timesteps = torch.as_tensor(timesteps, device=x.device).reshape(-1)
-        if timesteps.shape[0] not in (1, batch):
-            raise ValueError(f"timesteps must be ({batch},) or (1,), got {tuple(timesteps.shape)}")
+        timesteps = expand_timesteps(timesteps, x)
         if labels is not None:
             labels = torch.as_tensor(labels, device=x.device).reshape(-1).long()
             if labels.shape[0] not in (1, batch):
                 raise ValueError(f"class labels must be ({batch},) or (1,), got {tuple(labels.shape)}")
             labels = labels.expand(batch)
-        return self.embedding(timesteps.expand(batch), labels)
-
-    def _pad(self, x: torch.Tensor) -> torch.Tensor:
-        """Repeat the last row and column until both sides are multiples of the network's stride."""
-        bottom, right = (-size % self.stride for size in x.shape[-2:])
-        return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+        return self.embedding(timesteps, labels)
 
     def _run(self, layers: nn.ModuleList, h: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         h = arrange_for_convolution(h, layers[0].out_channels)
