@@ -9,6 +9,7 @@ from .cine_files import cine_name, unfinished_cines, write_synthetic_cine
 from .cine_geometry import crop_box, displacement_to_grid, restore_cine, warp_volume
 from .cine_samples import CineSamples, cine_inputs
 from .cine_timing import frame_interval
+from .ct_mr_phantom import PHANTOM_REGIONS, ct_mr_phantom
 from .manifest import (
     append_manifest,
     finished_cines,
@@ -23,11 +24,16 @@ from .reading import load_volume
 from .seeds import SeedBatchSampler, SeedDataset, shard_batches
 from .slices import SliceDataset
 from .synthetic_files import read_provenance, synthetic_extension, write_synthetic_image
+from .synthrad import ct_inputs, synthrad_datalist
+from .synthrad_phantom import synthrad_phantom_dir, write_synthrad_phantom
+from .volume_dataset import VolumeDataset
+from .volume_files import unfinished_volumes, volume_name, write_synthetic_volume
 
 __all__ = [
     "CineDataset",
     "CineSamples",
     "PHANTOM_GROUPS",
+    "PHANTOM_REGIONS",
     "SeedBatchSampler",
     "SeedDataset",
     "SliceDataset",
@@ -38,6 +44,8 @@ __all__ = [
     "cine_inputs",
     "cine_name",
     "crop_box",
+    "ct_inputs",
+    "ct_mr_phantom",
     "displacement_to_grid",
     "finished_cines",
     "finished_seeds",
@@ -51,9 +59,16 @@ __all__ = [
     "restore_cine",
     "shard_batches",
     "synthetic_extension",
+    "synthrad_datalist",
+    "synthrad_phantom_dir",
     "unfinished_cines",
+    "unfinished_volumes",
+    "volume_name",
     "warp_volume",
     "write_acdc_phantom",
     "write_synthetic_cine",
+    "write_synthrad_phantom",
     "write_synthetic_image",
+    "write_synthetic_volume",
+    "VolumeDataset",
 ]

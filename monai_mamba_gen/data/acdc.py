@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_mamba_gen.utils.errors import DataError
-from monai_mamba_gen.utils.seeding import derive_seed
+
+from .patient_split import check_split, split_patients
 
 __all__ = ["acdc_datalist"]
 
-_SPLITS = ("training", "validation", "all")
 _PHASES = ("ed_es", "all")
 _SUFFIXES = (".nii.gz", ".nii")
 
@@ -60,13 +60,10 @@ def acdc_datalist(
     """
     if not os.fspath(dataset_dir):
         raise DataError("dataset_dir is not given: name the folder of the data set, --dataset_dir <folder>")
-    if split not in _SPLITS:
-        raise DataError(f"split must be one of {_SPLITS}, got {split!r}")
+    check_split(split, val_fraction)
     if phases not in _PHASES:
         raise DataError(f"phases must be one of {_PHASES}, got {phases!r}")
-    if not 0 < val_fraction < 1:
-        raise DataError(f"val_fraction must be above 0 and below 1, got {val_fraction!r}")
-    folders = _split_patients(_patient_folders(Path(dataset_dir), section), split, val_fraction, seed)
+    folders = split_patients(_patient_folders(Path(dataset_dir), section), split, val_fraction, seed)
     items: list[dict[str, Any]] = []
     without_series = []
     for folder in folders:
@@ -107,17 +104,6 @@ def _is_patient(path: Path) -> bool:
         return False
     named = path.name.startswith("patient")
     return named or (path / "Info.cfg").is_file() or any(file.name.endswith(_SUFFIXES) for file in path.iterdir())
-
-
-def _split_patients(folders: list[Path], split: str, val_fraction: float, seed: int) -> list[Path]:
-    if split == "all":
-        return folders
-    if len(folders) < 2:
-        raise DataError(f"dataset_dir {folders[0].parent}: only one patient, split={split!r} needs at least two")
-    held_out = min(max(1, round(val_fraction * len(folders))), len(folders) - 1)
-    order = sorted(folders, key=lambda folder: (derive_seed(seed, "acdc_split", folder.name), folder.name))
-    chosen = order[:held_out] if split == "validation" else order[held_out:]
-    return sorted(chosen, key=lambda folder: folder.name)
 
 
 def _read_info(folder: Path) -> dict[str, str]:

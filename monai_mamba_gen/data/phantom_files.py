@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_mamba_gen.utils.errors import DataError
 from monai_mamba_gen.utils.seeding import derive_seed
 
 from .phantom import PHANTOM_GROUPS, cardiac_phantom
+from .phantom_folder import write_phantom_folder
 
 __all__ = ["phantom_dataset_dir", "write_acdc_phantom"]
 
-_MARKER = "phantom.json"
 _VERSION = 1
 _FULL_SCALE = 400.0
 
@@ -57,13 +53,13 @@ def write_acdc_phantom(
         ValueError: when an argument is outside what is allowed.
 
     Example:
+        >>> import tempfile
         >>> root = write_acdc_phantom(tempfile.mkdtemp(), num_patients=1, num_frames=2, shape=(32, 32, 2))
         >>> sorted(path.name for path in root.iterdir())
         ['phantom.json', 'training']
     """
     if num_patients < 1:
         raise ValueError(f"num_patients must be at least 1, got {num_patients}")
-    root = Path(root)
     parameters = {
         "version": _VERSION,
         "num_patients": int(num_patients),
@@ -72,24 +68,12 @@ def write_acdc_phantom(
         "shape": [int(size) for size in shape],
         "spacing": [float(size) for size in spacing],
     }
-    if _is_complete(root, parameters):
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent))
-    try:
-        temporary.chmod(0o755)
+
+    def write(folder: Path) -> None:
         for number in range(1, num_patients + 1):
-            _write_patient(temporary / "training" / f"patient{number:03d}", number, parameters)
-        (temporary / _MARKER).write_text(json.dumps(parameters, indent=1) + "\n")
-        try:
-            os.replace(temporary, root)
-        except OSError:
-            # Another process may have finished the same phantom in the meantime.
-            if not _is_complete(root, parameters):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return root
+            _write_patient(folder / "training" / f"patient{number:03d}", number, parameters)
+
+    return write_phantom_folder(root, parameters, write)
 
 
 def phantom_dataset_dir(dataset_dir: str | os.PathLike[str], **kwargs: Any) -> str:
@@ -104,22 +88,6 @@ def phantom_dataset_dir(dataset_dir: str | os.PathLike[str], **kwargs: Any) -> s
         DataError: when the folder holds something else.
     """
     return str(write_acdc_phantom(dataset_dir, **kwargs))
-
-
-def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
-    """Tell whether ``root`` holds this very phantom; refuse a folder with anything else in it."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        found = json.loads((root / _MARKER).read_text())
-    except (OSError, ValueError):
-        found = None
-    if found is None:
-        raise DataError(f"{root} exists and is not a phantom data set: name another folder or an empty one")
-    if found != parameters:
-        named = ", ".join(f"{key} {found.get(key)!r}" for key in parameters if found.get(key) != parameters[key])
-        raise DataError(f"{root} holds a phantom with other parameters ({named}): name another folder or delete it")
-    return True
 
 
 def _write_patient(folder: Path, number: int, parameters: dict[str, Any]) -> None:

@@ -20,20 +20,18 @@ def load_volume(
     Apply ``transform`` to ``item`` and turn whatever goes wrong into one line about one file.
 
     Args:
-        item: paths under ``keys``, and anything else.
+        item: paths under ``keys``, and anything else; the transform may make keys that it lacks.
         transform: loads and prepares, usually a MONAI ``Compose`` that starts with ``LoadImaged``.
-        keys: the keys that hold paths.
+        keys: the keys that are needed.
 
     Raises:
-        DataError: "file <path> (key '<key>'): cannot be read: <reason>", or the `DataError` of a transform as it is.
+        DataError: "file <path> (key '<key>'): cannot be read: <reason>", or the `DataError` of a transform as it is, or
+            that ``item`` lacks a key.
 
     Example:
         >>> load_volume({"image": "a.nii.gz"}, lambda item: {"image": len(item["image"])})
         {'image': 8}
     """
-    for key in keys:
-        if key not in item:
-            raise DataError(f"volume {item.get('image', dict(item))}: has no {key!r}")
     try:
         return transform(dict(item))
     except Exception as error:
@@ -46,13 +44,17 @@ def load_volume(
 
 def _blame(item: Mapping[str, Any], keys: Sequence[str], cause: BaseException) -> tuple[Any, str, str]:
     """Find the first key whose file cannot be loaded by itself; MONAI's error does not name it."""
-    for key in keys:
+    present = [key for key in keys if key in item]
+    for key in present:
         if _is_colour(item[key]):
             return item[key], key, "a 3-channel colour image (RGB data type), one greyscale channel expected"
         try:
             LoadImage(image_only=True)(item[key])
         except Exception as error:
             return item[key], key, _one_line(root_cause(error))
+    if len(present) < len(keys):
+        missing = next(key for key in keys if key not in item)
+        raise DataError(f"volume {item.get('image', dict(item))}: has no {missing!r}") from cause
     return item[keys[0]], keys[0], _one_line(cause)
 
 

@@ -99,15 +99,17 @@ def write_synthetic_image(
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
-    Return the provenance that `write_synthetic_image` or `write_synthetic_cine` put into a file.
+    Return the provenance that `write_synthetic_image` and its like for cines and volumes put into a file.
 
     Args:
-        path: a .nii, .nii.gz, .png or .gif file.
+        path: a .nii, .nii.gz, .png or .gif file, or the .json beside a translated volume.
 
     Raises:
         DataError: when the file cannot be read or has no such marks.
     """
     try:
+        if str(path).lower().endswith(".json"):
+            return json.loads(Path(path).read_text(encoding="utf-8"))
         if str(path).lower().endswith(".gif"):
             with Image.open(path) as image:
                 return json.loads(image.info["comment"])

@@ -19,12 +19,16 @@ from ..utils.atomic_write import atomic_write
 __all__ = ["NIFTI_COMMENT", "nifti_content", "provenance_json", "write_content"]
 
 NIFTI_COMMENT = 6  # NIfTI extension code of plain text
+_GRID_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
 _UNKNOWN_SECONDS = 1.0  # NIfTI wants a pixdim above 0
 
 
-def provenance_json(provenance: Mapping[str, Any]) -> str:
+def provenance_json(provenance: Mapping[str, Any], indent: int | None = None) -> str:
     """Return provenance as JSON, with ``synthetic: true`` added."""
-    return json.dumps({**provenance, "synthetic": True}, sort_keys=True)
+    return json.dumps({**provenance, "synthetic": True}, sort_keys=True, indent=indent)
 
 
 def _description(provenance: Mapping[str, Any]) -> bytes:
@@ -44,6 +48,7 @@ def nifti_content(
     cine: bool = False,
     seconds_per_frame: float | None = None,
     intent: str | None = None,
+    header: nib.Nifti1Header | None = None,
 ) -> bytes:
     """
     Return the content of one NIfTI file with its marks; the same arguments give the same bytes.
@@ -57,6 +62,8 @@ def nifti_content(
         cine: whether the fourth dimension is time.
         seconds_per_frame: distance of the frames of a cine; None writes 1 and leaves the unit of time unknown.
         intent: NIfTI intent, such as "displacement vector".
+        header: that of a file on the same grid, whose two transforms (qform and sform) are taken over bit by bit with
+            their codes; without effect where they do not agree with ``affine``.
     """
     matrix = np.eye(4) if affine is None else torch.as_tensor(affine).detach().cpu().double().numpy()
     nifti = nib.Nifti1Image(array if dtype == "uint8" else array.astype(np.float32), matrix)
@@ -68,11 +75,19 @@ def nifti_content(
         nifti.header.set_zooms(zooms)
     if intent is not None:
         nifti.header.set_intent(intent)
+    if header is not None and np.allclose(header.get_best_affine(), matrix, rtol=1e-5, atol=1e-4):
+        _take_over_grid(nifti.header, header)
     nifti.header["descrip"] = _description(provenance)
     marks = provenance_json(provenance).encode()
     nifti.header.extensions.append(nib.nifti1.Nifti1Extension(NIFTI_COMMENT, marks))
     content = nifti.to_bytes()
     return gzip.compress(content, compresslevel=6, mtime=0) if str(path).lower().endswith(".gz") else content
+
+
+def _take_over_grid(target: nib.Nifti1Header, source: nib.Nifti1Header) -> None:
+    for key in _GRID_FIELDS:
+        target[key] = source[key]
+    target["pixdim"][:4] = source["pixdim"][:4]
 
 
 def write_content(path: str | os.PathLike[str], content: bytes) -> str:

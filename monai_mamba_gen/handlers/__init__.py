@@ -5,10 +5,12 @@ from __future__ import annotations
 from .checkpoint_files import atomic_save, list_checkpoints
 from .checkpoint_saver import AtomicCheckpointSaver
 from .cine_report import CineReportHandler
+from .discriminator import DiscriminatorHandler
 from .ema import EMA
 from .fid import FIDHandler
 from .gradient_clip import GradientClipHandler
 from .history import HistoryHandler
+from .latent_scale import LatentScaleHandler
 from .loss_curve import draw_loss_curve
 from .non_finite_guard import NonFiniteGuard, describe_batch, first_non_finite
 from .reproducibility import ReproducibilityHandler
@@ -16,6 +18,8 @@ from .resume import ResumeHandler
 from .sample_grid import SampleGridHandler
 from .synthetic_cine_saver import SyntheticCineSaver
 from .synthetic_saver import SyntheticImageSaver
+from .synthetic_volume_saver import SyntheticVolumeSaver
+from .translation_report import TranslationReportHandler
 
 __all__ = [
     "EMA",
@@ -30,9 +34,13 @@ __all__ = [
     "SampleGridHandler",
     "SyntheticCineSaver",
     "SyntheticImageSaver",
+    "SyntheticVolumeSaver",
+    "TranslationReportHandler",
     "atomic_save",
     "describe_batch",
     "draw_loss_curve",
     "first_non_finite",
     "list_checkpoints",
+    "DiscriminatorHandler",
+    "LatentScaleHandler",
 ]

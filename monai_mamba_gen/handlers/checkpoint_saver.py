@@ -41,6 +41,7 @@ class AtomicCheckpointSaver:
         n_saved: number of newest checkpoints to keep.
         metadata: JSON-like facts stored in the checkpoint and, beside ``model.pt``, in ``model.json``, such as what the
             network predicts; `load_weights` checks them.
+        model_path: where to instead of ``<save_dir>/model.pt``, for a stage that leaves its weights to the next.
 
     Raises:
         ValueError: when interval or n_saved is below 1, or metadata is not JSON-like.
@@ -65,6 +66,7 @@ class AtomicCheckpointSaver:
         interval: int = 1,
         n_saved: int = 2,
         metadata: Mapping[str, Any] | None = None,
+        model_path: str | os.PathLike[str] | None = None,
     ) -> None:
         if interval < 1 or n_saved < 1:
             raise ValueError(f"interval and n_saved must be at least 1, got {interval} and {n_saved}")
@@ -73,6 +75,7 @@ class AtomicCheckpointSaver:
         except TypeError as error:
             raise ValueError(f"metadata must be JSON-like, got {metadata!r} ({error})") from error
         self.save_dir = Path(save_dir)
+        self.model_path = self.save_dir / "model.pt" if model_path is None else Path(model_path)
         self.save_dict = {name: unwrap(entry) for name, entry in save_dict.items()}
         self.model = None if model is None else unwrap(model)
         self.interval = interval
@@ -112,13 +115,14 @@ class AtomicCheckpointSaver:
         self.save_dir.mkdir(parents=True, exist_ok=True)
         atomic_save(content, checkpoint_path(self.save_dir, epoch))
         if self.model is not None:
+            self.model_path.parent.mkdir(parents=True, exist_ok=True)
             self._write_facts(content["metadata"])
-            atomic_save(self.model.state_dict(), self.save_dir / "model.pt")
+            atomic_save(self.model.state_dict(), self.model_path)
         for _, path in list_checkpoints(self.save_dir)[self.n_saved :]:
             path.unlink(missing_ok=True)
 
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
-        with atomic_write(self.save_dir / "model.json") as temporary:
+        with atomic_write(self.model_path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
     def _refuse_non_finite(self, epoch: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,11 @@ from ignite.engine import Engine, Events
 
 from ..metrics.cine_frames import beat_difference
 from ..metrics.cine_motion import ACDC_STRUCTURES
-from ..metrics.cine_report import build_cine_report, cine_csv, cine_table, seed_spread
-from ..utils.atomic_write import atomic_write
+from ..metrics.cine_report import build_cine_report, cine_table, seed_spread
 from ..utils.distributed import get_rank, get_world_size, is_main_process
 from ..utils.errors import DataError
 from .cine_rows import beat_row, cine_items
+from .report_files import broadcast, gather_rows, log_report, means_of, write_report
 
 __all__ = ["CineReportHandler"]
 
@@ -125,35 +124,17 @@ class CineReportHandler:
 
     def finish(self, engine: Engine) -> None:
         """Gather the rows, write the reports and put the means into ``engine.state.metrics`` of every process."""
-        rows, warnings = self._gather_rows()
+        rows, warnings = gather_rows(self._rows, self._warnings)
         if not rows:
             raise DataError("the report on the cines has no patient: the evaluator made none")
         spread = self._spread([row for row in rows if row["mode"] == "generation"])
+        metrics = None
         if is_main_process():
             report = build_cine_report(rows, self.model_name, self.preprocessing, spread, warnings)
             self._write(report)
-            means = report["means"] | report.get("spread_means", {})
-            metrics = {key: float("nan") if value["mean"] is None else value["mean"] for key, value in means.items()}
-        else:
-            metrics = None
-        if get_world_size() > 1:
-            holder = [metrics]
-            dist.broadcast_object_list(holder, src=0)
-            metrics = holder[0]
-        engine.state.metrics.update(metrics)
+            metrics = means_of(report["means"] | report.get("spread_means", {}))
+        engine.state.metrics.update(broadcast(metrics))
         self._beats = {}
-
-    def _gather_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the rows and warnings of all processes, in an order that does not depend on their number."""
-        parts: list[Any] = [(self._rows, self._warnings)]
-        if get_world_size() > 1:
-            parts = [None] * get_world_size()
-            dist.all_gather_object(parts, (self._rows, self._warnings))
-        rows: dict[tuple[str, int], dict[str, Any]] = {}
-        for row in (row for part, _ in parts for row in part):
-            rows.setdefault((row["patient"], row.get("seed", -1)), row)
-        warnings = sorted({warning for _, part in parts for warning in part})
-        return [rows[key] for key in sorted(rows)], warnings
 
     def _spread(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the spread over the seeds of each patient; the difference between beats on rank 0 only."""
@@ -175,25 +156,11 @@ class CineReportHandler:
 
     def _write(self, report: Mapping[str, Any]) -> None:
         """Write the reports, each atomically, and log one line."""
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        rows = report["rows"]
-        preprocessing = report["preprocessing"]
-        preprocessing = preprocessing if isinstance(preprocessing, str) else json.dumps(preprocessing)
-        head = f"Model: {report['model']}; mode: {report['mode']}; preprocessing: {preprocessing}\n\n"
-        tables = [cine_table(rows, report["means"])]
+        tables = [cine_table(report["rows"], report["means"])]
         if "spread" in report:
             tables.append(cine_table(report["spread"], report["spread_means"]))
-        texts = {
-            "report.json": json.dumps(report, indent=2, allow_nan=False) + "\n",
-            "report.csv": cine_csv(rows),
-            "report.md": head + "\n".join(tables),
-        }
-        for name, text in texts.items():
-            with atomic_write(self.output_dir / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        logger.info(summary_line(report))
-        for warning in report["warnings"]:
-            logger.warning(warning)
+        write_report(self.output_dir, report, f"Model: {report['model']}; mode: {report['mode']}", tables)
+        log_report(logger, summary_line(report), report)
 
 
 def summary_line(report: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from monai.networks.schedulers import Scheduler
 from torch import nn
 
 from ..networks.blocks import seed_scan_orders
-from ..utils import derive_seed, keyed_generator, per_sample_randn
+from ..utils import derive_seed
+from .motion_denoiser import MotionDenoiser
 from .phases import PHASE_CURVES, phase_curve
 from .sampling import SamplingInferer, _fixed_cpu_threads, _sampling_mode
 
@@ -20,19 +21,6 @@ __all__ = ["CineInferer"]
 
 _MODES = ("auto", "interpolation", "generation")
 _MISSING = -1.0
-
-
-class _Denoiser(nn.Module):
-    """The diffusion prediction of a deformable diffusion model alone, without the rest of its latent code."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self, x: torch.Tensor, timesteps: torch.Tensor | None = None, context: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        return self.network.predict(x, timesteps, context)[0]
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -44,10 +32,10 @@ class CineInferer(Inferer):
     Make the frames of a cine by warping an end-diastolic (ED) volume with a `DeformableDiffusion` network.
 
     Interpolation has the end-systolic (ES) volume, too: one pass at timestep 0 gives the latent code, as in DDM.
-    Generation has not: DDIM samples an ES volume from the noise of a seed, with the ED volume as context and the ES
-    volume missing (-1). It is only a means, and rough where training was short; the code is taken from it under some
-    noise, as training with the ES volume missing has it. The same seed gives the same beat at any batch
-    size, to rounding, and in any number of processes, see `SamplingInferer`.
+    Generation has not: DDIM samples ES volume and code from the noise of a seed, with the ED volume as context and the
+    ES volume missing (-1). While the noise is high the denoiser decides what the ES volume looks like, below
+    ``warp_timestep`` the deformation does, and at ``code_timestep`` the code is settled, see `MotionDenoiser`. The same
+    seed gives the same beat at any batch size, to rounding, and in any number of processes, see `SamplingInferer`.
 
     Interpolation can be two-sided: the ED volume warped forwards and the ES volume warped back, mixed as ``1 - p`` to
     ``p``, which halves the noise in between and ends in the true ES volume. Displacements, and with them labels, are
@@ -71,7 +59,9 @@ class CineInferer(Inferer):
         progress: whether rank 0 shows a progress bar of the sampling.
         order_seed: seed of random scan orders.
         two_sided: whether interpolation warps the ES volume, too. False is DDM's way.
-        code_timestep: timestep of that noise; None: a tenth of the training timesteps.
+        code_timestep: last timestep that the network is asked at; None: three tenths of the training timesteps.
+        warp_timestep: timestep below which the deformed ED volume stands for the denoised one; 0: never; None: half of
+            the training timesteps.
 
     Raises:
         ValueError: when an argument is out of range.
@@ -99,6 +89,7 @@ class CineInferer(Inferer):
         order_seed: int = 0,
         two_sided: bool = True,
         code_timestep: int | None = None,
+        warp_timestep: int | None = None,
     ) -> None:
         super().__init__()
         if mode not in _MODES:
@@ -123,9 +114,11 @@ class CineInferer(Inferer):
         self.frame = None if frame == -1 else frame
         self.two_sided = two_sided
         timesteps = scheduler.num_train_timesteps
-        self.code_timestep = timesteps // 10 if code_timestep is None else code_timestep
-        if not 0 <= self.code_timestep < timesteps:
-            raise ValueError(f"code_timestep must be from 0 to {timesteps - 1}, got {code_timestep!r}")
+        self.code_timestep = 3 * timesteps // 10 if code_timestep is None else code_timestep
+        self.warp_timestep = timesteps // 2 if warp_timestep is None else warp_timestep
+        for name, highest in {"code_timestep": timesteps - 1, "warp_timestep": timesteps}.items():
+            if not 0 <= getattr(self, name) <= highest:
+                raise ValueError(f"{name} must be from 0 to {highest}, got {getattr(self, name)!r}")
         self.result: dict[str, Any] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -133,7 +126,8 @@ class CineInferer(Inferer):
         sampling = self.sampler.describe()
         kept = ("sampler", "prediction_type", "train_timesteps", "steps", "order_seed")
         own = {"mode": self.mode, "num_frames": self.num_frames, "phase_curve": self.phase_curve, "frame": self.frame}
-        own |= {"two_sided": self.two_sided, "code_timestep": self.code_timestep}
+        own |= {"two_sided": self.two_sided}
+        own |= {"code_timestep": self.code_timestep, "warp_timestep": self.warp_timestep}
         return {**own, **{key: sampling[key] for key in kept}}
 
     def __call__(  # type: ignore[override]
@@ -166,16 +160,15 @@ class CineInferer(Inferer):
         source, target = self._volumes(inputs, target)
         mode = self._mode(network, target)
         chosen = self._phases(phases, mode, len(source)).to(source.device)
-        code_inputs = target, 0, target  # x, timestep, ES volume of the context
+        code = None
         if mode == "generation":
-            target = self._sample_target(network, source, seeds)
-            code_inputs = self._noised(target, seeds), self.code_timestep, torch.full_like(source, _MISSING)
+            target, code = self._sample(network, source, seeds)
         threads = self.sampler.cpu_threads if source.device.type == "cpu" else None
         with _sampling_mode(network), _fixed_cpu_threads(threads):
             seed_scan_orders(network, derive_seed(self.sampler.order_seed, "cine"))
-            x, timestep, known = code_inputs
-            timesteps = torch.full((len(source),), timestep, dtype=torch.long, device=source.device)
-            _, code = network.predict(x, timesteps, torch.cat([source, known], dim=1))
+            if code is None:
+                timesteps = torch.zeros(len(source), dtype=torch.long, device=source.device)
+                _, code = network.predict(target, timesteps, torch.cat([source, target], dim=1))
             frames, displacement = network.animate(source, target, code, chosen)
             back = None
             if self.two_sided and mode == "interpolation" and hasattr(network, "animate_back"):
@@ -227,17 +220,11 @@ class CineInferer(Inferer):
             raise ValueError(f"frame must be from 0 to {chosen.shape[-1] - 1}, got {self.frame}")
         return chosen[..., self.frame : self.frame + 1]
 
-    def _sample_target(
+    def _sample(
         self, network: nn.Module, source: torch.Tensor, seeds: Sequence[int] | torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return synthetic ES volumes (N, 1, H, W, D) in [-1, 1]."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return synthetic ES volumes (N, 1, H, W, D) in [-1, 1] and the latent codes of the motion."""
         context = torch.cat([source, torch.full_like(source, _MISSING)], dim=1)
-        return self.sampler(source, _Denoiser(network), seeds=seeds, condition=context).clamp(-1, 1)
-
-    def _noised(self, target: torch.Tensor, seeds: Sequence[int] | torch.Tensor | None) -> torch.Tensor:
-        """Return synthetic ES volumes at ``code_timestep``; each sample has noise of its own."""
-        numbers = range(self.sampler.seed, self.sampler.seed + len(target)) if seeds is None else seeds
-        generators = [keyed_generator(int(number), "code") for number in numbers]
-        noise = per_sample_randn(generators, target.shape[1:], target.device, target.dtype)
-        timesteps = torch.full((len(target),), self.code_timestep, dtype=torch.long, device=target.device)
-        return self.sampler.scheduler.add_noise(original_samples=target, noise=noise, timesteps=timesteps)
+        denoiser = MotionDenoiser(network, self.sampler.scheduler, self.warp_timestep, self.code_timestep)
+        target = self.sampler(source, denoiser, seeds=seeds, condition=context).clamp(-1, 1)
+        return target, denoiser.code

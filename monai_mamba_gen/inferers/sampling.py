@@ -20,7 +20,7 @@ from ..utils import derive_seed, is_main_process, keyed_generator, per_sample_ra
 
 __all__ = ["SamplingInferer"]
 
-_NO_LABEL = -1
+_NO_CONDITION = -1  # also what MONAI's DiffusionInferer fills the unconditioned half of guidance with
 
 
 @contextmanager
@@ -32,6 +32,16 @@ def _fixed_cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _doubled(kwargs: dict[str, Any], count: int) -> dict[str, Any]:
+    """Repeat the tensors that have a row for each image, for the two halves of guidance."""
+
+    def repeated(value: Any) -> Any:
+        has_rows = isinstance(value, torch.Tensor) and value.ndim > 0 and len(value) == count
+        return torch.cat([value, value]) if has_rows else value
+
+    return {name: repeated(value) for name, value in kwargs.items()}
 
 
 @contextmanager
@@ -67,7 +77,8 @@ class SamplingInferer(Inferer):
             The last leaves noise in the image where ``num_inference_steps`` does not divide the training timesteps.
         num_inference_steps: number of steps, 1 to the number of training timesteps.
         seed: seed of the first image of a call that names no seeds; the next images take ``seed + 1`` and so on.
-        guidance_scale: classifier-free guidance ``eps_u + s (eps_c - eps_u)``; 1 is none.
+        guidance_scale: classifier-free guidance ``eps_u + s (eps_c - eps_u)`` (Ho and Salimans 2022); 1 is none. The
+            unconditioned half has the label -1, or a floating-point ``condition`` filled with -1.
         class_label: label of every image, where a call gives no ``condition``.
         progress: whether rank 0 shows a progress bar.
         order_seed: seed of the random scan orders.
@@ -142,17 +153,18 @@ class SamplingInferer(Inferer):
             inputs: (N, C, H, W[, D]); gives shape, device, dtype and geometry, its values are not used.
             network: called as ``network(x, timesteps=, context=)`` with timesteps (N,) int64.
             seeds: one integer for each image; default ``seed, seed + 1, ...``.
-            condition: given to the network as ``context``; labels (N,) int64 where the network has labels.
+            condition: given to the network as ``context``; labels (N,) int64 where the network has labels, and else
+                floating point where guidance is asked for.
             num_inference_steps: number of steps of this call; default the inferer's.
-            kwargs: given to the network at each step.
+            kwargs: given to the network at each step. Under guidance tensors of N rows are doubled, as the images are.
 
         Returns:
             Images (N, C, H, W[, D]) in the network's range, usually [-1, 1]; a MetaTensor with the inputs' geometry
             where the inputs are one.
 
         Raises:
-            ValueError: when seeds or labels do not fit the batch, labels are asked of a network that has none, or the
-                network's output is not finite; the message then names step and seed.
+            ValueError: when seeds or condition do not fit the batch, labels are asked of a network that has none,
+                guidance has no condition, or the network's output is not finite; the message then names step and seed.
         """
         network = getattr(network, "module", network)  # DistributedDataParallel would wait for the other processes
         seeds = self._checked_seeds(seeds, len(inputs))
@@ -187,7 +199,7 @@ class SamplingInferer(Inferer):
                 noise = None if last else per_sample_randn(generators, shape[1:], device, dtype)
                 image, _ = self.scheduler.step(output, timestep, image, noise=noise)
             else:
-                image, _ = self.scheduler.step(output, timestep, image)
+                image, _ = self.scheduler.step(output[:, : shape[1]], timestep, image)  # without a learned variance
             finite = (output.isfinite().flatten(1).all(1) & image.isfinite().flatten(1).all(1)).tolist()
             if not all(finite):
                 bad = [seed for seed, good in zip(seeds, finite, strict=True) if not good]
@@ -210,9 +222,9 @@ class SamplingInferer(Inferer):
             timesteps = torch.full((len(image),), timestep, device=image.device)
             return network(image, timesteps=timesteps, context=context, **kwargs)
         timesteps = torch.full((2 * len(image),), timestep, device=image.device)
-        both = torch.cat([context, torch.full_like(context, _NO_LABEL)])
+        both = torch.cat([context, torch.full_like(context, _NO_CONDITION)])
         conditional, unconditional = network(
-            torch.cat([image, image]), timesteps=timesteps, context=both, **kwargs
+            torch.cat([image, image]), timesteps=timesteps, context=both, **_doubled(kwargs, len(image))
         ).chunk(2)
         guided = unconditional + self.guidance_scale * (conditional - unconditional)
         channels = image.shape[1]  # a learned variance behind them is not guided
@@ -222,11 +234,15 @@ class SamplingInferer(Inferer):
         """Return what the network gets as context: the condition, or labels (N,) from ``class_label``."""
         labelled = getattr(network, "num_class_embeds", None) is not None
         guided = self.guidance_scale != 1
-        if not labelled and (self.class_label is not None or guided):
+        given = isinstance(condition, torch.Tensor) and condition.is_floating_point()
+        if not labelled and (self.class_label is not None or (guided and not given)):
             asked = f"class_label={self.class_label}, guidance_scale={self.guidance_scale}"
             raise ValueError(
-                f"{asked} needs a network with class labels; {type(network).__name__}.num_class_embeds is None"
+                f"{asked} needs a network with class labels; {type(network).__name__}.num_class_embeds is None "
+                "(guidance without labels needs a floating-point condition)"
             )
+        if given and guided and not labelled and len(condition) != len(inputs):
+            raise ValueError(f"condition must have {len(inputs)} rows, one for each image, got {len(condition)}")
         if condition is None and self.class_label is not None:
             condition = torch.full((len(inputs),), self.class_label, device=inputs.device)
         if condition is None:
@@ -237,8 +253,8 @@ class SamplingInferer(Inferer):
             condition = torch.as_tensor(condition, device=inputs.device).long()
             if condition.shape != (len(inputs),):
                 raise ValueError(f"labels must have shape ({len(inputs)},), got {tuple(condition.shape)}")
-            if int(condition.max()) >= network.num_class_embeds or int(condition.min()) < _NO_LABEL:
-                allowed = f"[0, {network.num_class_embeds}), or {_NO_LABEL} for none"
+            if int(condition.max()) >= network.num_class_embeds or int(condition.min()) < _NO_CONDITION:
+                allowed = f"[0, {network.num_class_embeds}), or {_NO_CONDITION} for none"
                 raise ValueError(f"labels must be in {allowed}, got {condition.tolist()}")
         return condition
 

@@ -11,7 +11,7 @@ from .cine_motion import (
     non_positive_jacobian,
     structure_volumes,
 )
-from .cine_report import CINE_FIGURES, build_cine_report, cine_csv, cine_table, seed_spread, summarise
+from .cine_report import CINE_FIGURES, build_cine_report, cine_csv, cine_table, seed_spread
 from .collector import FeatureCollector
 from .diversity import MultiScaleSSIMDiversity, ms_ssim_diversity
 from .efficientnet_lite0 import EfficientNetLite0, EfficientNetLite0Features
@@ -22,9 +22,13 @@ from .images import content_hash, from_eight_bit, image_keys, load_images, to_ei
 from .inception import InceptionV3Features, TorchFidelityFeatures
 from .inception_v3 import InceptionV3
 from .indexed_loss import IndexedMeanLoss
+from .indexed_pairs import IndexedPairLoss
 from .kernel_distance import KernelDistance, kernel_distance
 from .moments import FeatureMoments
 from .report import build_report, compare_sets
+from .tables import figure_table, rows_csv, summarise
+from .translation import translation_scores
+from .translation_report import TRANSLATION_FIGURES, build_translation_report, translation_table
 
 __all__ = [
     "ACDC_STRUCTURES",
@@ -38,14 +42,17 @@ __all__ = [
     "InceptionV3",
     "InceptionV3Features",
     "IndexedMeanLoss",
+    "IndexedPairLoss",
     "KernelDistance",
     "ModuleFeatures",
     "MultiScaleSSIMDiversity",
     "RandomConvFeatures",
+    "TRANSLATION_FIGURES",
     "TorchFidelityFeatures",
     "beat_difference",
     "build_cine_report",
     "build_report",
+    "build_translation_report",
     "cine_csv",
     "cine_table",
     "compare_sets",
@@ -53,6 +60,7 @@ __all__ = [
     "dice_scores",
     "ejection_fraction",
     "extract_features",
+    "figure_table",
     "frame_scores",
     "frechet_distance",
     "from_eight_bit",
@@ -63,6 +71,7 @@ __all__ = [
     "load_images",
     "ms_ssim_diversity",
     "non_positive_jacobian",
+    "rows_csv",
     "sample_size_warnings",
     "seed_spread",
     "ssim_window",
@@ -70,4 +79,6 @@ __all__ = [
     "summarise",
     "temporal_smoothness",
     "to_eight_bit",
+    "translation_scores",
+    "translation_table",
 ]

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ignite
-import monai
-import numpy as np
-import torch
-
-from .. import __version__
+from .tables import figure_table, finite, package_versions, rows_csv, summarise
 
 __all__ = ["CINE_FIGURES", "build_cine_report", "cine_csv", "cine_table", "seed_spread", "summarise"]
 
@@ -38,57 +29,6 @@ CINE_FIGURES: Mapping[str, str] = {
 """What the figures of a report are."""
 
 _COLUMNS = ("psnr", "nmse", "ssim", "es_psnr", "dice_", "ef_", "non_pos", "temporal_", "beat_")
-_LEFT_OUT = ("patient", "seed", "es_phase", "true_frames", "compared_frames")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _finite(value: Any) -> Any:
-    """Put None for each number that JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _ordered_keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def summarise(
-    rows: Sequence[Mapping[str, Any]], left_out: Sequence[str] = _LEFT_OUT
-) -> dict[str, dict[str, float | int | None]]:
-    """
-    Return mean, standard deviation and n of every figure.
-
-    Args:
-        rows: one mapping a patient. A figure that a row lacks, or that is None, NaN or infinite, is left out, which n
-            shows.
-        left_out: keys that are numbers but no figures.
-
-    Returns:
-        ``{key: {"mean": float, "sd": float, "n": int}}`` for each key whose values are numbers or None. The standard
-        deviation is that of a sample (n - 1), None for n < 2; the mean is None for n = 0.
-
-    Example:
-        >>> summarise([{"patient": "a", "psnr": 30.0}, {"patient": "b", "psnr": 32.0}, {"patient": "c", "psnr": None}])
-        {'psnr': {'mean': 31.0, 'sd': 1.4142135623730951, 'n': 2}}
-    """
-    summary = {}
-    for key in _ordered_keys(rows):
-        values = [row.get(key) for row in rows]
-        if key in left_out or not all(value is None or _is_number(value) for value in values):
-            continue
-        numbers = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=np.float64)
-        summary[key] = {
-            "mean": float(numbers.mean()) if len(numbers) else None,
-            "sd": float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
-            "n": len(numbers),
-        }
-    return summary
 
 
 def seed_spread(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -122,55 +62,28 @@ def seed_spread(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def cine_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     r"""
-    Return rows as CSV with a header: one line a row, an empty field for None, NaN or infinity, no lists.
+    Return rows as CSV, see `rows_csv`.
 
     Example:
         >>> cine_csv([{"patient": "a", "psnr": 30.0, "frames": []}, {"patient": "b", "psnr": None}])
         'patient,psnr\na,30.0\nb,\n'
     """
-    nested = {key for row in rows for key, value in row.items() if isinstance(value, (list, tuple, Mapping))}
-    columns = [key for key in _ordered_keys(rows) if key not in nested]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _finite(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return rows_csv(rows)
 
 
 def cine_table(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """
-    Return the main figures as a Markdown table: a line a row, then mean, standard deviation and n.
+    Return the main figures as a Markdown table, see `figure_table`.
 
     Args:
         rows: one mapping a patient, or a beat where there is a ``seed``.
         summary: what `summarise` gave for the rows; default: computed here.
 
     Example:
-        >>> print(cine_table([{"patient": "a", "psnr": 30.0}, {"patient": "b", "psnr": 32.0}]))
-        | patient | psnr |
-        |:--|--:|
+        >>> print(cine_table([{"patient": "a", "psnr": 30.0}]).splitlines()[2])
         | a | 30 |
-        | b | 32 |
-        | mean | 31 |
-        | sd | 1.414 |
-        | n | 2 |
-        <BLANKLINE>
     """
-    summary = summarise(rows) if summary is None else summary
-    figures = [key for key, value in summary.items() if value["n"] and key.startswith(_COLUMNS)]
-    heads = [key for key in ("patient", "seed") if any(key in row for row in rows)]
-    lines = [[*heads, *figures], [":--"] * len(heads) + ["--:"] * len(figures)]
-    lines += [[str(row.get(key, "")) for key in heads] + [_cell(row.get(key)) for key in figures] for row in rows]
-    for name in ("mean", "sd", "n"):
-        lines.append([name, *[""] * (len(heads) - 1), *(_cell(summary[key][name]) for key in figures)])
-    edges = [" " if index != 1 else "" for index in range(len(lines))]
-    return "".join(
-        f"|{edge}" + f"{edge}|{edge}".join(line) + f"{edge}|\n" for edge, line in zip(edges, lines, strict=True)
-    )
-
-
-def _cell(value: Any) -> str:
-    return "" if _finite(value) is None else f"{value:.4g}"
+    return figure_table(rows, _COLUMNS, summary=summary)
 
 
 def build_cine_report(
@@ -203,10 +116,9 @@ def build_cine_report(
         "rows": rows,
         "figures": dict(CINE_FIGURES),
         "warnings": list(warnings),
-        "versions": {"monai_mamba_gen": __version__, "python": platform.python_version()}
-        | {package.__name__: package.__version__ for package in (torch, monai, ignite, np)},
+        "versions": package_versions(),
     }
     if spread:
         left_out = ("seeds", "ef_n", "pairs")
         report |= {"spread": list(spread), "spread_means": summarise(spread, left_out)}
-    return _finite(report)
+    return finite(report)

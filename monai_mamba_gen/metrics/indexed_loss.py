@@ -18,11 +18,13 @@ from ..utils.distributed import get_world_size
 __all__ = ["IndexedMeanLoss"]
 
 
-def _row(value: Any, row: int) -> Any:
-    """Return one sample of a batch of tensors, (1, ...), kept in its dictionary."""
+def _row(value: Any, row: int, count: int) -> Any:
+    """Return the rows of one of ``count`` samples of a batch, kept in their dictionary or tuple."""
     if isinstance(value, Mapping):
-        return {key: _row(entry, row) for key, entry in value.items()}
-    return value[row : row + 1] if isinstance(value, torch.Tensor) and value.ndim > 0 else value
+        return {key: _row(entry, row, count) for key, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(_row(entry, row, count) for entry in value)
+    return value[row::count] if isinstance(value, torch.Tensor) and value.ndim > 0 else value
 
 
 class IndexedMeanLoss(Metric):
@@ -31,7 +33,9 @@ class IndexedMeanLoss(Metric):
 
     The loss is taken sample by sample, and a sample is known by the ``"index"`` of its batch: the copies that a padding
     sampler adds for the sake of several processes do not count. So the value does not depend on how the samples were
-    dealt. For MONAI evaluators with ``decollate=False``, whose ``pred`` and ``label`` may be dictionaries of tensors.
+    dealt. For MONAI evaluators with ``decollate=False``, whose ``pred`` and ``label`` may be dictionaries or
+    tuples of tensors. Where they have several rows for an index, as `AutoencoderPrepareBatch` stacks them (N of the
+    first kind, then N of the next), these go to the loss together.
 
     Args:
         loss_function: ``loss_function(pred, label)`` of one sample, the batch axis kept; returns a scalar.
@@ -61,9 +65,10 @@ class IndexedMeanLoss(Metric):
         batch, output = engine.state.batch, engine.state.output
         if "index" not in batch:
             raise ValueError("IndexedMeanLoss needs an 'index' in the batch, which tells one sample from another")
+        count = len(batch["index"])
         with torch.no_grad():
             for row, index in enumerate(batch["index"]):
-                pred, label = _row(output[CommonKeys.PRED], row), _row(output[CommonKeys.LABEL], row)
+                pred, label = (_row(output[key], row, count) for key in (CommonKeys.PRED, CommonKeys.LABEL))
                 self.update((int(index), self.loss_function(pred, label)))
 
     def update(self, output: tuple[int, torch.Tensor]) -> None:

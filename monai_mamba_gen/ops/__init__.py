@@ -11,6 +11,7 @@ from .reorder import scan_expand, scan_merge, scan_reorder
 from .scan_order import cross_scan_orders, inverse_order, random_order, regenerate_orders
 from .selective_scan import selective_scan
 from .space_time_order import SPACE_TIME_PATHS, space_time_orders
+from .spiral_order import released_spiral_orders, spiral_orders
 
 __all__ = [
     "SPACE_TIME_PATHS",
@@ -21,6 +22,7 @@ __all__ = [
     "ordered_scan",
     "random_order",
     "regenerate_orders",
+    "released_spiral_orders",
     "scan_backends",
     "scan_expand",
     "scan_merge",
@@ -28,4 +30,5 @@ __all__ = [
     "selective_scan",
     "selective_scan_ref",
     "space_time_orders",
+    "spiral_orders",
 ]

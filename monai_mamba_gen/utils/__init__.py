@@ -15,9 +15,13 @@ from .distributed import (
 )
 from .errors import DataError, install_concise_errors, root_cause
 from .film_strip import cine_pictures, film_strip, save_gif
+from .first_stage import train_first_stage
 from .image_grid import SYNTHETIC_MARKS, image_grid, labelled_rows, save_png
 from .optional import import_optional
+from .released import load_released_checkpoint
 from .seeding import derive_seed, keyed_generator, per_sample_randn
+from .stage_weights import load_latent_space, load_part
+from .translation_picture import middle_slice, translation_picture
 from .weights import file_sha256, state_dict_sha256, weights_sha256
 
 __all__ = [
@@ -39,14 +43,20 @@ __all__ = [
     "is_main_process",
     "keyed_generator",
     "labelled_rows",
+    "load_released_checkpoint",
     "load_tensors",
     "load_weights",
     "local_device",
+    "middle_slice",
     "per_sample_randn",
     "root_cause",
     "save_gif",
     "save_png",
     "state_dict_sha256",
+    "translation_picture",
     "weights_sha256",
     "state_dict_mismatch",
+    "load_latent_space",
+    "load_part",
+    "train_first_stage",
 ]

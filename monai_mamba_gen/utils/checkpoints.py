@@ -61,8 +61,14 @@ def load_tensors(path: str | os.PathLike[str], map_location: str | torch.device 
         ) from error
 
 
-def _refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Compare settings with those that training noted beside the weights, where it did."""
+def _refuse_non_finite(path: Path, state: Mapping[str, Any]) -> None:
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise DataError(f"{path} cannot be used: {key} holds NaN or infinity; train again, or name other weights")
+
+
+def refuse_other_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raise a DataError where settings are not those that training noted beside the weights, as far as it did."""
     facts = path.with_suffix(".json")
     if not facts.is_file():
         return
@@ -86,7 +92,8 @@ def load_weights(network: Network, path: str | os.PathLike[str], settings: Mappi
             ``model.json`` that training wrote beside ``model.pt``, where there is one.
 
     Raises:
-        DataError: when the file is missing, damaged, holds pickled code, is of another network or of other settings.
+        DataError: when the file is missing, damaged, holds pickled code, is of another network or of other
+            settings, or holds NaN, as the scale of a latent space that was never measured.
 
     Example:
         >>> import tempfile
@@ -100,6 +107,7 @@ def load_weights(network: Network, path: str | os.PathLike[str], settings: Mappi
         raise DataError(f"{path} holds a {type(state).__name__}, not a state dict")
     if (reason := state_dict_mismatch(network, state)) is not None:
         raise DataError(f"{path} is of another network: {reason}")
-    _refuse_other_settings(Path(path), settings or {})
+    _refuse_non_finite(Path(path), state)
+    refuse_other_settings(Path(path), settings or {})
     network.load_state_dict(dict(state))
     return network

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,7 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from monai_mamba_gen.data import write_acdc_phantom
+from monai_mamba_gen.data import write_acdc_phantom, write_synthrad_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
@@ -48,14 +49,44 @@ CINE_TINY = {
 }
 CINE_SHARED = ("preset", "deformation_channels", "integration_steps", "image_size", "pixdim")
 CINE_TINY_GENERATION = {name: CINE_TINY[name] for name in CINE_SHARED} | {"num_inference_steps": 3, "num_frames": 4}
+DIFFMA_SHARED = {
+    "autoencoder_channels": [8, 8, 16],
+    "autoencoder_res_blocks": 1,
+    "autoencoder_norm_groups": 4,
+    "latent_channels": 2,
+    "image_size": [32, 32],
+    "pixdim": [-1.0, -1.0, -1.0],
+    "preset": "tiny/2",
+    "num_inference_steps": 2,
+    "amp": False,
+}
+DIFFMA_TINY = DIFFMA_SHARED | {
+    "autoencoder_batch_size": 4,
+    "autoencoder_learning_rate": 0.003,
+    "autoencoder_warmup_steps": 2,
+    "autoencoder_epochs": 1,
+    "autoencoder_ema_decay": 0.5,
+    "embedder_batch_size": 4,
+    "embedder_epochs": 1,
+    "embedder_warmup_steps": 2,
+    "batch_size": 4,
+    "learning_rate": 0.001,
+    "warmup_steps": 2,
+    "max_epochs": 1,
+    "ema_decay": 0.5,
+    "cache": False,
+}
 TINY_GENERATION = {name: TINY[name] for name in ("preset", "image_size", "batch_size", "num_inference_steps")}
 # Scores with features that need no weights file.
 EXTRACTOR = {"extractor": {"_target_": "monai_mamba_gen.metrics.RandomConvFeatures", "dim": 8}}
 
 
 def pytest_generate_tests(metafunc):
-    """Run the tests that ask for ``bundle`` with every folder below bundles/."""
-    if "bundle" in metafunc.fixturenames:
+    """Run the tests that ask for ``bundle`` with every bundle, and those for ``any_config`` with all their configs."""
+    if "any_config" in metafunc.fixturenames:
+        pairs = [(bundle, path.stem) for bundle in BUNDLES for path in sorted(bundle.glob("configs/*.json"))]
+        metafunc.parametrize(("bundle", "any_config"), pairs, ids=[f"{bundle.name}-{name}" for bundle, name in pairs])
+    elif "bundle" in metafunc.fixturenames:
         metafunc.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 
 
@@ -125,6 +156,9 @@ def run():
         cine=ROOT / "bundles" / "acdc_cine_mstg_synthesis",
         cine_tiny=CINE_TINY,
         cine_tiny_generation=CINE_TINY_GENERATION,
+        diffma=ROOT / "bundles" / "synthrad2023_ct2mr_diffma_synthesis",
+        diffma_tiny=DIFFMA_TINY,
+        diffma_tiny_inference=DIFFMA_SHARED,
         the_one_line=the_one_line,
         written=written,
     )
@@ -165,6 +199,13 @@ def beats(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> Path:
+    """Four heads in SynthRAD2023's layout, CT and MR of three slices each; three are for training."""
+    root = tmp_path_factory.mktemp("pairs") / "synthrad"
+    return write_synthrad_phantom(root, num_patients=4, regions="brain", shape=(32, 30, 3))
+
+
+@pytest.fixture(scope="session")
 def extractor(tmp_path_factory) -> Path:
     """A config that replaces the feature network of evaluate.json."""
     path = tmp_path_factory.mktemp("configs") / "extractor.json"
@@ -172,10 +213,10 @@ def extractor(tmp_path_factory) -> Path:
     return path
 
 
-def train_an_epoch(name: str, root: Path, **settings) -> Path:
+def train_an_epoch(name: str, root: Path, config: str = "train", **settings) -> Path:
     """Train a bundle and return the folder with what that leaves: models/ and eval/."""
     hook = sys.excepthook
-    run_here(ROOT / "bundles" / name, "training", "train", bundle_root=str(root), **settings)
+    run_here(ROOT / "bundles" / name, "training", config, bundle_root=str(root), **settings)
     sys.excepthook = hook
     return root
 
@@ -192,6 +233,22 @@ def cine_trained(tmp_path_factory, beats) -> Path:
     """A folder with what an epoch of training of the cine bundle leaves."""
     root = tmp_path_factory.mktemp("cine_trained")
     return train_an_epoch("acdc_cine_mstg_synthesis", root, dataset_dir=str(beats), **CINE_TINY)
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory, pairs) -> Path:
+    """A folder with what an epoch of the DiffMa bundle's first stage leaves."""
+    root = tmp_path_factory.mktemp("autoencoder")
+    name = "synthrad2023_ct2mr_diffma_synthesis"
+    return train_an_epoch(name, root, "train_autoencoder", dataset_dir=str(pairs), **DIFFMA_TINY)
+
+
+@pytest.fixture(scope="session")
+def diffma_trained(tmp_path_factory, pairs, autoencoder) -> Path:
+    """A folder with what an epoch of both stages of the DiffMa bundle leaves."""
+    root = tmp_path_factory.mktemp("diffma_trained") / "root"
+    shutil.copytree(autoencoder, root)
+    return train_an_epoch("synthrad2023_ct2mr_diffma_synthesis", root, dataset_dir=str(pairs), **DIFFMA_TINY)
 
 
 @pytest.fixture(autouse=True)

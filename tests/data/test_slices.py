@@ -253,3 +253,113 @@ def test_real_cine():
     shape = nib.load(data[0]["image"]).shape
     assert len(data) == 1 and len(dataset) == shape[2] * shape[3]
     assert len(SliceDataset(acdc_datalist(REAL / "sunnybrook_cine", "validation"), prepare(32), progress=False)) > 0
+
+
+def _volume(blank=(), levels=5):
+    volume = torch.rand(1, 6, 6, levels, generator=torch.Generator().manual_seed(levels))
+    mask = torch.ones_like(volume)
+    for level in blank:
+        mask[..., level] = 0
+    return {"image": volume, "mask": mask}
+
+
+def test_position_in_the_volume():
+    dataset = SliceDataset([{"image": "a"}, {"image": "b"}], lambda item: _volume(), progress=False)
+    assert [dataset[i]["position"] for i in range(10)] == [0, 0.25, 0.5, 0.75, 1.0] * 2
+    flat = SliceDataset([{"image": "a"}], lambda item: {"image": torch.rand(1, 4, 4)}, progress=False)
+    assert flat[0]["position"] == 0.0
+    kept = SliceDataset([{"image": "a"}], lambda item: _volume((0, 3)), keep_key="mask", progress=False)
+    assert [kept[i]["position"] for i in range(3)] == [0.25, 0.5, 1.0], "of the whole volume, not of what is kept"
+
+
+@pytest.mark.parametrize("keys", [("image",), ("image", "mask")])
+def test_slices_outside_a_mask_are_left_out(keys):
+    dataset = SliceDataset([{"image": "a"}], lambda item: _volume((0, 3)), keys=keys, keep_key="mask", progress=False)
+    assert [dataset[i]["slice"] for i in range(len(dataset))] == [1, 2, 4]
+    assert ("mask" in dataset[0]) == ("mask" in keys)
+    assert torch.equal(dataset[1]["image"], _volume()["image"][..., 2])
+    with pytest.raises(DataError, match="blank or without 'mask'"):
+        SliceDataset([{"image": "a"}], lambda item: _volume(range(5)), keep_key="mask", progress=False)
+    with pytest.raises(DataError, match="volume a: has no 'label'"):
+        SliceDataset([{"image": "a"}], lambda item: _volume(), keep_key="label", progress=False)
+
+
+def test_a_mask_that_the_transform_makes(root):
+    def load(item):
+        loaded = Compose([LoadImaged("image"), EnsureChannelFirstd("image")])(item)
+        return {**loaded, "mask": (loaded["image"] > 100).float()}
+
+    dataset = SliceDataset(acdc_datalist(root, "all"), load, keys=("image", "mask"), progress=False)
+    assert 0 < dataset[0]["mask"].mean() < 1
+
+
+def test_half_precision_store(root):
+    data = acdc_datalist(root, "all")
+    full, half = (SliceDataset(data, prepare(), store_dtype=dtype, progress=False) for dtype in (None, "float16"))
+    assert half[0]["image"].dtype == half.images().dtype == torch.float32
+    assert 0 < (full.images() - half.images()).abs().max() <= 2.5e-4
+    assert half._volumes[0].stacks["image"]._source.dtype == torch.float16
+    with pytest.raises(ValueError, match="store_dtype must be one of"):
+        SliceDataset(data, prepare(), store_dtype="int8", progress=False)
+    large = [{"image": "a.nii", "patient": "a"}]
+    with pytest.raises(DataError, match=r"file a.nii \(key 'image'\): values up to .* do not fit float16"):
+        SliceDataset(large, lambda item: {"image": 1e6 * torch.rand(1, 4, 4, 2)}, store_dtype="float16", progress=False)
+
+
+class _Counted:
+    """A volume transform with a setting, that counts its calls in a file's stead."""
+
+    calls = 0
+
+    def __init__(self, size=16):
+        self.size = size
+
+    def __call__(self, item):
+        type(self).calls += 1
+        return prepare(self.size, ("image", "label"))(item)
+
+
+def _cached(data, folder, transform=None, **given):
+    before = _Counted.calls
+    dataset = SliceDataset(
+        data, transform or _Counted(), keys=("image", "label"), cache_dir=folder, progress=False, **given
+    )
+    return dataset, _Counted.calls - before
+
+
+def test_cached_slices_are_the_same_and_are_used_again(root, tmp_path):
+    data = acdc_datalist(root, "all")
+    plain = SliceDataset(data, prepare(16, ("image", "label")), keys=("image", "label"), progress=False)
+    folder = tmp_path / "new" / "cache"
+    for expected in (4, 0):
+        dataset, calls = _cached(data, folder)
+        assert calls == expected and torch.equal(dataset.images(), plain.images())
+        for index in (0, 5, 11):
+            one, other = dataset[index], plain[index]
+            assert all(torch.equal(one[key], other[key]) for key in ("image", "label"))
+            assert all(one[key] == other[key] for key in set(one) - {"image", "label"})
+    assert len(list(folder.iterdir())) == 4
+    loader = DataLoader(pickle.loads(pickle.dumps(dataset)), batch_size=4, num_workers=1)
+    assert torch.equal(torch.cat([batch["image"] for batch in loader]), plain.images())
+
+
+def test_cache_is_made_anew_for_other_files_and_settings(root, tmp_path):
+    image = tmp_path / "patient001_frame01.nii.gz"
+    image.write_bytes(Path(acdc_datalist(root, "all")[0]["image"]).read_bytes())
+    data = [{**acdc_datalist(root, "all")[0], "image": str(image)}]
+    folder = tmp_path / "cache"
+    assert [_cached(data, folder)[1] for _ in range(2)] == [1, 0]
+    assert _cached(data, folder, _Counted(20))[0][0]["image"].shape == (1, 20, 20)
+    assert _cached(data, folder, drop_blank=False)[1] == 1
+    assert _cached(data, folder, store_dtype="float16")[1] == 1
+    assert _cached(data, folder, keep_key="label")[1] == 1
+    assert _cached([{**data[0], "frame": 1, "series": True}], folder)[1] == 1
+    array = np.asarray(nib.load(image).dataobj)
+    nib.save(nib.Nifti1Image(array[::-1], np.eye(4)), image)
+    changed, calls = _cached(data, folder)
+    assert calls == 1 and changed[0]["index"] == 0
+    fresh = SliceDataset(data, prepare(16, ("image", "label")), keys=("image", "label"), progress=False)
+    assert torch.equal(changed.images(), fresh.images())
+    for entry in folder.iterdir():
+        (entry / "0.npy").write_bytes(b"damaged")
+    assert _cached(data, folder)[1] == 1 and torch.equal(_cached(data, folder)[0].images(), fresh.images())

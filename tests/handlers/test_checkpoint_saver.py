@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -110,3 +111,15 @@ def test_twenty_kills_while_saving_leave_a_good_checkpoint(tmp_path):
         tried.append((epoch, len(list(folder.glob(".*.tmp")))))
     assert min(epoch for epoch, _ in tried) > 1  # the children did save
     assert any(unfinished for _, unfinished in tried)  # and some were killed in the middle of it
+
+
+def test_weights_of_a_stage_go_where_they_are_named(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    path = tmp_path / "models" / "autoencoder.pt"
+    saver = AtomicCheckpointSaver(tmp_path / "stage", {"network": network}, network, metadata={"a": 1}, model_path=path)
+    trainer = Engine(lambda engine, batch: None)
+    saver.attach(trainer)
+    trainer.run([0], max_epochs=1)
+    assert torch.equal(torch.load(path, weights_only=True)["weight"], network.weight)
+    assert json.loads(path.with_suffix(".json").read_text())["a"] == 1
+    assert [file.name for file in (tmp_path / "stage").iterdir()] == ["checkpoint_epoch=1.pt"]

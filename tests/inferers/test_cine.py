@@ -78,35 +78,49 @@ def test_two_channels_are_both_volumes():
     torch.testing.assert_close(expected[:, 1], (2 * source + target)[:, 0] / 3)
 
 
-def test_generation_samples_with_the_target_missing_and_takes_the_code_from_under_noise():
+class First(Toy):
+    """The diffusion prediction alone, for SamplingInferer."""
+
+    def forward(self, x, timesteps=None, context=None):
+        return self.predict(x, timesteps, context)[0]
+
+
+def test_generation_samples_with_the_target_missing():
+    """Without deformation it is plain sampling, and the code is the last step's."""
     source, _ = volumes()
-    network, inferer = Toy(), make(code_timestep=0)
+    network, inferer = Toy(), make(code_timestep=0, warp_timestep=0)
     frames = inferer(source, network, seeds=[3, 4])
     assert inferer.result["mode"] == "generation" and torch.equal(inferer.result["phases"], phase_curve("beat", 4))
-    assert len(network.seen) == 4, "three steps of sampling, and one for the code"
-    for _, _, context in network.seen[:3]:
+    assert [int(timesteps[0]) for _, timesteps, _ in network.seen] == inferer.sampler.scheduler.timesteps.tolist()
+    for _, _, context in network.seen:
         assert torch.equal(context[:, :1], source) and (context[:, 1] == -1).all()
-    x, timesteps, context = network.seen[3]
     target = inferer.result["target"]
-    assert timesteps.tolist() == [0, 0] and (context[:, 1] == -1).all()
-    assert torch.allclose(x, target, atol=0.5), "almost no noise at timestep 0"
-    noisy = make(code_timestep=15)
-    noisy(source, network, seeds=[3, 4])
-    x, timesteps, _ = network.seen[7]
-    share = noisy.sampler.scheduler.alphas_cumprod[15]
-    noise = (x - share.sqrt() * target) / (1 - share).sqrt()
-    assert timesteps.tolist() == [15, 15] and 0.7 < float(noise.std()) < 1.3
-    assert not torch.allclose(noise[0], noise[1]), "each its own"
     assert target.shape == source.shape and float(target.abs().max()) <= 1 and frames.shape == (2, 4, *SIZE)
-    # the sampling is that of SamplingInferer with the prediction alone
-    sampler = SamplingInferer(RespacedDDIMScheduler(20), 3, progress=False)
-
-    class First(Toy):
-        def forward(self, x, timesteps=None, context=None):
-            return self.predict(x, timesteps, context)[0]
-
     missing = torch.cat([source, torch.full_like(source, -1)], dim=1)
+    sampler = SamplingInferer(RespacedDDIMScheduler(20), 3, progress=False)
     assert torch.equal(sampler(source, First(), seeds=[3, 4], condition=missing), target)
+    network.eval()
+    assert torch.equal(network.predict(*network.seen[-1])[1], inferer.result["code"])
+
+
+def test_the_deformation_takes_over_and_the_code_settles():
+    source, _ = volumes()
+    network, inferer = Toy(), make(num_inference_steps=10, code_timestep=8, warp_timestep=12)
+    inferer(source, network, seeds=[3, 4])
+    steps = [int(timesteps[0]) for _, timesteps, _ in network.seen]
+    assert steps == [step for step in inferer.sampler.scheduler.timesteps.tolist() if step >= 8]
+    # the ES volume that the sampling ends at is the deformed one, and phase 1 of the beat
+    network.eval()
+    assert torch.equal(network.predict(*network.seen[-1])[1], inferer.result["code"])
+    end, _ = network.animate(source, None, inferer.result["code"], torch.ones(1))
+    torch.testing.assert_close(inferer.result["target"], end.clamp(-1, 1), atol=1e-4, rtol=0)
+    # before that, plain sampling
+    before = Toy()
+    make(num_inference_steps=10, code_timestep=0, warp_timestep=0)(source, before, seeds=[3, 4])
+    count = sum(step >= 12 for step in steps)
+    for (x, _, _), (other, _, _) in zip(network.seen[: count + 1], before.seen):
+        assert torch.equal(x, other)
+    assert not torch.allclose(network.seen[count + 1][0], before.seen[count + 1][0])
 
 
 def test_same_seed_same_beat_at_any_batch_size():
@@ -157,6 +171,8 @@ def test_two_sided_interpolation_mixes_by_phase():
 def test_wrong_timestep_of_the_code(timestep):
     with pytest.raises(ValueError, match=f"code_timestep must be from 0 to 19, got {timestep}"):
         make(code_timestep=timestep)
+    with pytest.raises(ValueError, match="warp_timestep must be from 0 to 20, got 21"):
+        make(warp_timestep=21)
 
 
 def test_generated_beats_are_one_sided():
@@ -212,7 +228,8 @@ def test_describe_names_what_determines_a_cine():
         "phase_curve": "auto",
         "frame": 1,
         "two_sided": True,
-        "code_timestep": 2,
+        "code_timestep": 6,
+        "warp_timestep": 10,
         "sampler": "RespacedDDIMScheduler",
         "prediction_type": "epsilon",
         "train_timesteps": 20,

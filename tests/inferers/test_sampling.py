@@ -137,6 +137,60 @@ def test_guidance(scale):
     torch.testing.assert_close(image, plain(torch.zeros(2, 1, 4, 4), ByHand(), seeds=[0, 1]))
 
 
+class ContextNet(nn.Module):
+    """Predicts ``x * (mean of the context + 2) + shift``, with a learned variance of -1 behind it."""
+
+    def __init__(self, learned=False):
+        super().__init__()
+        self.learned = learned
+
+    def forward(self, x, timesteps=None, context=None, shift=None, name=""):
+        self.context, self.shift = context, shift
+        output = x * (context.mean((1, 2, 3), keepdim=True) + 2)
+        output = output if shift is None else output + shift.reshape(-1, 1, 1, 1)
+        return torch.cat([output, torch.full_like(output, -1.0)], dim=1) if self.learned else output
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_guidance_with_an_image_as_condition(learned):
+    network, scale = ContextNet(learned), 2.5
+    condition = torch.stack([torch.full((3, 4, 4), value) for value in (0.0, 0.5)])
+    variance = "learned_range" if learned else "fixed_small"
+    scheduler = RespacedDDPMScheduler(20, clip_sample=False, variance_type=variance)
+    guided = SamplingInferer(scheduler, 3, guidance_scale=scale, progress=False)
+    inputs, shift = torch.zeros(2, 1, 4, 4), torch.tensor([0.1, 0.2])
+    image = guided(inputs, network, seeds=[0, 1], condition=condition, shift=shift, name="a")
+    assert torch.equal(network.context, torch.cat([condition, torch.full_like(condition, -1)]))
+    assert torch.equal(network.shift, torch.cat([shift, shift]))
+
+    class ByHand(nn.Module):  # eps_u = x + shift, eps_c = (mean + 2) x + shift
+        def forward(self, x, timesteps=None, context=None):
+            means = torch.tensor([0.0, 0.5]).view(2, 1, 1, 1)
+            return x + shift.view(2, 1, 1, 1) + scale * (means + 1) * x
+
+    plain = SamplingInferer(RespacedDDPMScheduler(20, clip_sample=False), 3, progress=False)
+    torch.testing.assert_close(image, plain(inputs, ByHand(), seeds=[0, 1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", SCHEDULERS)
+def test_a_learned_variance_is_left_out_by_ddim(make):
+    condition, inputs = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    images = [
+        SamplingInferer(make(20), 5, progress=False)(inputs, ContextNet(learned), seeds=[0, 1], condition=condition)
+        for learned in (False, True)
+    ]
+    assert images[1].shape == inputs.shape
+    torch.testing.assert_close(*images, rtol=0, atol=0)
+
+
+def test_guidance_needs_a_condition_for_each_image():
+    guided = SamplingInferer(RespacedDDIMScheduler(20), 2, guidance_scale=2.0, progress=False)
+    with pytest.raises(ValueError, match="guidance without labels needs a floating-point condition"):
+        guided(torch.zeros(2, 1, 4, 4), ContextNet())
+    with pytest.raises(ValueError, match="condition must have 2 rows, one for each image, got 1"):
+        guided(torch.zeros(2, 1, 4, 4), ContextNet(), condition=torch.zeros(1, 1, 4, 4))
+
+
 def test_labels_without_guidance():
     network = LabelNet()
     sample(SamplingInferer(RespacedDDIMScheduler(20), 2, class_label=3, progress=False), network, [0, 1])

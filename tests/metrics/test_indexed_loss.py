@@ -34,6 +34,22 @@ def test_mean_over_samples_at_any_batch_size_and_with_padding(batches):
     assert run(batches) == pytest.approx(float(VALUES.mean()), rel=1e-6)
 
 
+@pytest.mark.parametrize("batches", [[[0, 1, 2, 3, 4]], [[3, 1], [0, 4], [2]]])
+def test_stacked_kinds_of_a_sample_go_to_the_loss_together_also_in_tuples(batches):
+    def step(engine, batch):
+        rows = torch.cat([VALUES[batch["index"]], 3 * VALUES[batch["index"]]])[:, None]
+        return {"pred": (rows, None), "label": torch.zeros_like(rows)}
+
+    def two_rows(pred, label):
+        assert pred[0].shape == label.shape == (2, 1) and pred[1] is None
+        return nn.functional.l1_loss(pred[0], label)
+
+    engine = Engine(step)
+    IndexedMeanLoss(two_rows).attach(engine, "val_loss")
+    metrics = engine.run([{"index": torch.tensor(batch)} for batch in batches]).metrics
+    assert metrics["val_loss"] == pytest.approx(2 * float(VALUES.mean()), rel=1e-6)
+
+
 def test_processes_are_gathered(monkeypatch):
     def gather(parts, own):
         parts[:] = [own, {4: 16.0, 0: own[0]}]

@@ -67,6 +67,21 @@ def test_equals_its_definition(width, activation):
     torch.testing.assert_close(causal_conv1d(x, weight, activation=activation), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_layout_in_memory_makes_no_difference(width):
+    """Channels last in memory take another routine of the CPU."""
+    x, weight, bias = draw(width=width, dtype=torch.float64)
+    last = x.transpose(1, 2).contiguous().transpose(1, 2)
+    results = []
+    for given in (x, last):
+        leaves = [m.detach().clone(memory_format=torch.preserve_format).requires_grad_() for m in (given, weight, bias)]
+        assert leaves[0].stride() == given.stride()
+        y = causal_conv1d(*leaves, "silu")
+        results.append([y, *torch.autograd.grad((y * by_definition(x, weight)).sum(), leaves)])
+    for plain, other in zip(*results, strict=True):
+        torch.testing.assert_close(other, plain, rtol=1e-12, atol=1e-12)
+
+
 def test_impulse_comes_out_as_the_filter_and_never_before():
     x = torch.zeros(1, 1, 6)
     x[0, 0, 2] = 1

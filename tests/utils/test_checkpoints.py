@@ -48,6 +48,13 @@ def test_another_network_is_refused_before_anything_is_loaded(tmp_path):
     assert torch.equal(network.weight, before)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = torch.nn.Linear(2, 3)
+    network.bias.data[1] = float("nan")
+    with pytest.raises(DataError, match="model.pt cannot be used: bias holds NaN or infinity"):
+        load_weights(torch.nn.Linear(2, 3), saved(tmp_path, network))
+
+
 def test_settings_must_be_those_of_the_training(tmp_path):
     path = saved(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({"prediction_type": "v_prediction", "epoch": 3}))

@@ -61,7 +61,7 @@ class MSTG(nn.Module):
 
     presets: dict[str, dict] = {
         "tiny": {"channels": (16, 16, 32), "num_res_blocks": (0, 1, 1), "d_state": 4, "expand": 1},
-        "small": {"channels": (16, 16, 32, 64), "num_res_blocks": (0, 1, 1, 1), "d_state": 8},
+        "small": {"channels": (16, 16, 32, 64), "d_state": 8},
         "base": {"channels": (16, 32, 64, 64)},
     }
 

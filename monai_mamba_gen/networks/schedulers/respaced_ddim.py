@@ -42,7 +42,7 @@ class RespacedDDIMScheduler(RespacingMixin, DDIMScheduler):
         Step from a chosen timestep to the next lower one, without noise.
 
         Args:
-            model_output: (N, C, ...).
+            model_output: (N, C, ...), or (N, 2 C, ...) with a learned variance behind it, which is left out.
             timestep: the current timestep, an integer or a tensor with one element.
             sample: the image at that timestep, (N, C, ...).
             eta: must be 0; `RespacedDDPMScheduler` is the sampler with noise.
@@ -56,6 +56,8 @@ class RespacedDDIMScheduler(RespacingMixin, DDIMScheduler):
         """
         if eta != 0:
             raise ValueError(f"eta must be 0 here, got {eta}; use RespacedDDPMScheduler to sample with noise")
+        if model_output.shape[1] == 2 * sample.shape[1]:
+            model_output = model_output[:, : sample.shape[1]]
         timestep = int(timestep)
         signal, previous = self.signal_power(timestep), self.previous_timestep(timestep)
         signal_previous = self.signal_power(previous) if previous >= 0 else float(self.final_alpha_cumprod)

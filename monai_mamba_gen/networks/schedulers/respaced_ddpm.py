@@ -26,8 +26,8 @@ class RespacedDDPMScheduler(RespacingMixin, DDPMScheduler):
     MONAI 1.6.1's `DDPMScheduler` takes ``s = t - 1`` whatever `set_timesteps` chose, so that with fewer steps than in
     training most of the noise stays in the image (unclipped, of an exact Gaussian of standard deviation 0.2, 250 of
     1000 steps leave 0.50, 50 steps 0.86); diffusers had the same error until its pull request 2076. It also
-    interpolates variances where ``learned_range`` means their logarithms, and casts its schedule in place (see
-    `RespacingMixin`).
+    interpolates variances where ``learned_range`` means their logarithms, cannot leave out a learned variance where its
+    own is fixed, and casts its schedule in place (see `RespacingMixin`).
 
     Args:
         args: as for `monai.networks.schedulers.DDPMScheduler`: ``num_train_timesteps, schedule, variance_type,
@@ -80,7 +80,9 @@ class RespacedDDPMScheduler(RespacingMixin, DDPMScheduler):
         Step from a chosen timestep to the next lower one.
 
         Args:
-            model_output: (N, C, ...), or (N, 2 C, ...) with the variance behind it when that is learned.
+            model_output: (N, C, ...), or (N, 2 C, ...) with the variance behind it, which ``variance_type``
+                ``"learned_range"`` (-1: the smallest, the posterior's; 1: the largest, beta; logarithms between,
+                equation 15 of Nichol and Dhariwal) and ``"learned"`` use and the fixed ones leave out.
             timestep: the current timestep, an integer or a tensor with one element.
             sample: the image at that timestep, (N, C, ...).
             generator: draws the noise of this step, where ``noise`` is not given.
@@ -97,7 +99,7 @@ class RespacedDDPMScheduler(RespacingMixin, DDPMScheduler):
         if noise is not None and noise.shape != sample.shape:
             raise ValueError(f"noise must have the sample's shape {tuple(sample.shape)}, got {tuple(noise.shape)}")
         timestep, predicted_variance = int(timestep), None
-        if model_output.shape[1] == sample.shape[1] * 2 and self.variance_type in ("learned", "learned_range"):
+        if model_output.shape[1] == sample.shape[1] * 2:
             model_output, predicted_variance = model_output.split(sample.shape[1], dim=1)
 
         original = self.predict_original(model_output, timestep, sample)

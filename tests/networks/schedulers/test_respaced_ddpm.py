@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler, NoiseSchedules
@@ -122,6 +124,61 @@ def test_learned_range_interpolates_logarithms():
     output = torch.cat([torch.zeros_like(sample), torch.ones_like(sample)], 1)
     stepped, _ = scheduler.step(output, timestep, sample, noise=noise)
     torch.testing.assert_close(stepped, torch.full_like(stepped, large**0.5), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("v", [-1.0, 1.0])
+def test_learned_range_at_its_ends_equals_monai_at_all_steps(v):
+    """In between MONAI interpolates variances, not their logarithms."""
+    ours, theirs = (each(100, variance_type="learned_range") for each in (RespacedDDPMScheduler, DDPMScheduler))
+    sample, mean = torch.randn(2, 3, 2, 4, 4).clamp(-1, 1)
+    output = torch.cat([mean, torch.full_like(mean, v)], dim=1)
+    for timestep in (99, 57, 1, 0):
+        a = ours.step(output, timestep, sample, generator=torch.Generator().manual_seed(1))
+        b = theirs.step(output, timestep, sample, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def learned_output(scheduler, timestep, x):
+    """Mean and variance of a perfect network: the step of a Gaussian is a Gaussian of known variance."""
+    mean = gaussian_output(scheduler, timestep, x)
+    _, power_s, power_t, beta = scheduler._transition(timestep)
+    posterior = (1 - power_s) / (1 - power_t) * beta
+    if posterior == 0:  # the last step is without noise
+        return torch.cat([mean, torch.zeros_like(x)], dim=1)
+    unknown = DEVIATION**2 * (1 - power_t) / (power_t * DEVIATION**2 + 1 - power_t)  # of x_0, given x_t
+    variance = posterior + power_s * (beta / (1 - power_t)) ** 2 * unknown
+    fraction = math.log(variance / posterior) / math.log(beta / posterior)
+    assert -1e-6 <= fraction <= 1 + 1e-6
+    return torch.cat([mean, torch.full_like(x, 2 * fraction - 1)], dim=1)
+
+
+@pytest.mark.parametrize("steps", [3, 10, 100])
+def test_learned_variance_makes_few_steps_exact(steps):
+    scheduler = RespacedDDPMScheduler(1000, variance_type="learned_range", clip_sample=False)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20000, 1, generator=generator)
+    for timestep in scheduler.timesteps.tolist():
+        x, _ = scheduler.step(learned_output(scheduler, timestep, x), timestep, x, generator=generator)
+    assert x.mean().item() == pytest.approx(MEAN, abs=0.01)
+    assert x.std().item() == pytest.approx(DEVIATION, abs=0.005)
+    if steps < 100:  # a fixed variance is wrong by much more
+        fixed = sample_gaussian(RespacedDDPMScheduler(1000, clip_sample=False), steps)[1]
+        assert abs(fixed - DEVIATION) > 0.02
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_learned_variance_is_left_out_where_it_is_not_asked_for(channels):
+    sample, mean, v = torch.randn(3, 2, channels, 4, 4)
+    noise = torch.randn_like(sample)
+    for variance in ("fixed_small", "fixed_large"):
+        ddpm = RespacedDDPMScheduler(100, variance_type=variance)
+        with_variance = ddpm.step(torch.cat([mean, v], dim=1), 50, sample, noise=noise)
+        torch.testing.assert_close(with_variance, ddpm.step(mean, 50, sample, noise=noise), rtol=0, atol=0)
+    ddim = RespacedDDIMScheduler(100)
+    ddim.set_timesteps(10)
+    both = (ddim.step(each, ddim.timesteps[3], sample) for each in (torch.cat([mean, v], dim=1), mean))
+    torch.testing.assert_close(*both, rtol=0, atol=0)
 
 
 def test_noise_given_by_the_caller():
