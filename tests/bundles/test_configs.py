@@ -181,7 +181,7 @@ def check_properties(bundle, kind, *names, **overrides):
 def test_properties_of_monais_train_workflow(bundle, tmp_path, pairs):
     overrides = {"bundle_root": str(tmp_path)}
     if bundle.name == DIFFMA:  # the demo's autoencoder takes a training of its own
-        overrides |= {"latent_mode": "pixel", "dataset_dir": str(pairs), "batch_size": 4}
+        overrides |= {"latent_mode": "pixel", "dataset_dir": str(pairs), "region": "brain", "batch_size": 4}
     assert check_properties(bundle, "train", "train", "demo", **overrides) == []
 
 

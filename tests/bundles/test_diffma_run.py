@@ -179,7 +179,7 @@ def test_baselines_need_no_weights_and_the_map_is_the_best_of_them(run, pairs, t
 def test_demo_over_every_config_needs_no_data(run, tmp_path):
     phantom = "$monai_mamba_gen.data.synthrad_phantom_dir(@output_dir + '/phantom', num_patients=3, "
     settings = {**run.diffma_tiny_inference, "bundle_root": str(tmp_path)}
-    settings["dataset_dir"] = phantom + "regions=('brain',), shape=(32, 32, 2), seed=@seed)"
+    settings["dataset_dir"] = phantom + "regions=('pelvis',), shape=(32, 32, 2), seed=@seed)"
     short = {**settings, "autoencoder_epochs": 1, "max_epochs": 1, "batch_size": 2, "autoencoder_batch_size": 2}
     run.here(run.diffma, "training", "train_autoencoder", "demo", **short)
     run.here(run.diffma, "training", "train", "demo", **short)
@@ -198,7 +198,7 @@ def test_demo_over_train_alone_trains_the_first_stage_too(run, tmp_path):
     (tmp_path / "configs" / "demo.json").write_text(json.dumps(config))
     phantom = "$monai_mamba_gen.data.synthrad_phantom_dir(@output_dir + '/phantom', num_patients=3, "
     settings = {**run.diffma_tiny_inference, "bundle_root": str(tmp_path), "max_epochs": 1, "batch_size": 2}
-    settings["dataset_dir"] = phantom + "regions=('brain',), shape=(32, 32, 2), seed=@seed)"
+    settings["dataset_dir"] = phantom + "regions=('pelvis',), shape=(32, 32, 2), seed=@seed)"
     run.here(tmp_path, "training", "train", "demo", **settings)
     models = tmp_path / "eval" / "demo" / "models"
     assert (models / "model.pt").is_file() and (models / "autoencoder.pt").is_file()

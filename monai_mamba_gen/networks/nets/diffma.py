@@ -77,7 +77,7 @@ class DiffMa(DiffMaDenoiser):
         f"{name}/{patch}": {"num_layers": depth, "patch_size": patch, "hidden_size": 512}
         for name, depth in _DEPTHS.items()
         for patch in (2, 4, 7)
-    } | {"tiny/2": {"num_layers": 4, "patch_size": 2, "hidden_size": 128}}
+    } | {f"tiny/{patch}": {"num_layers": 4, "patch_size": patch, "hidden_size": 128} for patch in (2, 4)}
 
     def __init__(
         self,
@@ -146,8 +146,8 @@ class DiffMa(DiffMaDenoiser):
         Build a network of a named size.
 
         Args:
-            name: a key of `presets`: a published size and its patch, such as ``"B/2"``, or ``"tiny/2"``, which is for
-                training without a GPU.
+            name: a key of `presets`: a published size and its patch, such as ``"B/2"``, or ``"tiny/2"``, ``"tiny/4"``,
+                which are for training without a GPU.
             overrides: arguments of the constructor that replace the preset's.
 
         Raises:
