@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_mamba_gen.utils.distributed import is_main_process
 from monai_mamba_gen.utils.errors import DataError
+from monai_mamba_gen.utils.plain_tensor import plain_tensor
 from monai_mamba_gen.utils.seeding import derive_seed
 
 from .reading import load_volume
@@ -105,7 +105,7 @@ class CineDataset(Dataset):
             if isinstance(self.transform, Randomizable):
                 self.transform.set_random_state(seed=derive_seed(self.seed, "augment", self.epoch, position))
             item = dict(self.transform(item))
-        return item if self.keep_meta else {key: _plain(value) for key, value in item.items()}
+        return item if self.keep_meta else {key: plain_tensor(value) for key, value in item.items()}
 
     @property
     def epoch(self) -> int:
@@ -171,10 +171,6 @@ class CineDataset(Dataset):
 
     def _name(self, position: int) -> str:
         return str(self.data[position].get("patient") or self.data[position].get("image", position))
-
-
-def _plain(value: Any) -> Any:
-    return value.as_tensor() if isinstance(value, MetaTensor) else value
 
 
 def _contiguous(value: Any) -> Any:

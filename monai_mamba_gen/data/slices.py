@@ -10,13 +10,13 @@ from typing import Any
 import monai
 import numpy as np
 import torch
-from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_mamba_gen.utils.distributed import is_main_process
 from monai_mamba_gen.utils.errors import DataError
+from monai_mamba_gen.utils.plain_tensor import plain_tensor
 from monai_mamba_gen.utils.seeding import derive_seed
 
 from .fingerprint import describe_files, describe_object, fingerprint
@@ -134,7 +134,7 @@ class SliceDataset(Dataset):
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=derive_seed(self.seed, "augment", self.epoch, position))
         item = dict(self.transform(item))
-        return {key: _plain(value) for key, value in item.items()}
+        return {key: plain_tensor(value) for key, value in item.items()}
 
     @property
     def epoch(self) -> int:
@@ -192,11 +192,11 @@ class SliceDataset(Dataset):
         for key in keys:
             if key not in loaded:
                 raise DataError(f"volume {self._name(item)}: has no {key!r} after volume_transform")
-        image = self._chosen_frames(item, image_key, _plain(loaded[image_key]))
+        image = self._chosen_frames(item, image_key, plain_tensor(loaded[image_key]))
         frames = image.shape[0]
         stacks = {image_key: self._cut(item, image_key, image)}
         for key in keys[1:]:
-            stacks[key] = self._cut(item, key, self._chosen_frames(item, key, _plain(loaded[key])))
+            stacks[key] = self._cut(item, key, self._chosen_frames(item, key, plain_tensor(loaded[key])))
             if stacks[key].shape != stacks[image_key].shape:
                 raise DataError(
                     f"file {item.get(key, 'made')} (key {key!r}): gives {len(stacks[key])} slices of "
@@ -243,7 +243,3 @@ class SliceDataset(Dataset):
 
 def _is_file(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike)) and bool(os.fspath(value)) and os.path.exists(value)
-
-
-def _plain(value: Any) -> Any:
-    return value.as_tensor() if isinstance(value, MetaTensor) else value

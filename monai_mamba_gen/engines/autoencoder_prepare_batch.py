@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.engines import PrepareBatch
 
-from .prepare_batch import _plain
+from ..utils.plain_tensor import plain_tensor
 
 __all__ = ["AutoencoderPrepareBatch"]
 
@@ -47,7 +47,7 @@ class AutoencoderPrepareBatch(PrepareBatch):
         """Return ``(images, images)``, (len(keys) * N, 1, H, W), as plain tensors on ``device``."""
         if missing := [key for key in self.keys if key not in batchdata]:
             raise ValueError(f"keys must be in the batch, {', '.join(missing)} is not: it has {', '.join(batchdata)}")
-        images = [_plain(batchdata[key]) for key in self.keys]
+        images = [plain_tensor(batchdata[key]) for key in self.keys]
         if len({tuple(each.shape) for each in images}) > 1:
             sizes = ", ".join(f"{key} {tuple(each.shape)}" for key, each in zip(self.keys, images, strict=True))
             raise ValueError(f"keys must be of one size, got {sizes}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.engines import PrepareBatch
 
-from .prepare_batch import _plain
+from ..utils.plain_tensor import plain_tensor
 
 __all__ = ["CineInferenceBatch"]
 
@@ -53,5 +53,5 @@ class CineInferenceBatch(PrepareBatch):
     @staticmethod
     def _with_ends(phases: torch.Tensor | None, count: int) -> torch.Tensor:
         ends = torch.tensor([[0.0], [1.0]]).expand(2, count).reshape(2, count, 1)
-        middle = [] if phases is None else [_plain(phases).cpu().float().reshape(count, -1)]
+        middle = [] if phases is None else [plain_tensor(phases).cpu().float().reshape(count, -1)]
         return torch.cat([ends[0], *middle, ends[1]], dim=1)

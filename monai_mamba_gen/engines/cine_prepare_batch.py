@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from monai.networks.schedulers import Scheduler
 
-from .prepare_batch import SeededDiffusionPrepareBatch, _plain
+from ..utils.plain_tensor import plain_tensor
+from .prepare_batch import SeededDiffusionPrepareBatch
 
 __all__ = ["CinePrepareBatch"]
 
@@ -76,11 +77,6 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
         if phases_per_step < 0:
             raise ValueError(f"phases_per_step must be at least 0, got {phases_per_step}")
-        if num_train_timesteps > scheduler.num_train_timesteps:
-            raise ValueError(
-                f"num_train_timesteps must be at most {scheduler.num_train_timesteps}, the scheduler's, "
-                f"got {num_train_timesteps}"
-            )
         super().__init__(num_train_timesteps, seed=seed, fixed=fixed, scheduler=scheduler)
         self.target_dropout, self.clean_fraction = target_dropout, clean_fraction
         self.phases_per_step = phases_per_step
@@ -124,7 +120,7 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
         self._indices = [int(index) for index in batchdata["index"]] if self.fixed and "index" in batchdata else None
 
         def moved(value: torch.Tensor) -> torch.Tensor:
-            return _plain(value).to(device=device, non_blocking=non_blocking, **kwargs)
+            return plain_tensor(value).to(device=device, non_blocking=non_blocking, **kwargs)
 
         source, target = moved(batchdata["image"]), moved(batchdata["target"])
         frames, given = self._frames(batchdata, target)
@@ -132,7 +128,7 @@ class CinePrepareBatch(SeededDiffusionPrepareBatch):
         targets = {"prediction": self.get_target(target, noise, timesteps), "volume": target}
         if frames is not None:
             targets["frames"] = moved(frames)
-        phases = self._phases(None if given is None else _plain(given), len(target)).to(target.device)
+        phases = self._phases(None if given is None else plain_tensor(given), len(target)).to(target.device)
         clean = self._chosen("clean", self.clean_fraction, target)
         dropped = self._chosen("target dropout", self.target_dropout, target) & ~clean
         targets |= {"known": torch.ones_like(dropped) if self.judge_dropped else ~dropped, "noisy": ~clean}

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from monai.engines import PrepareBatch
 
 from ..utils.distributed import get_rank, get_world_size
+from ..utils.plain_tensor import plain_tensor
 from ..utils.seeding import keyed_generator
-from .prepare_batch import _plain
 
 __all__ = ["ContrastivePrepareBatch"]
 
@@ -111,7 +111,7 @@ class ContrastivePrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return latents (2N, C, h, w), first views and then second ones, and the rows (N,) that belong together."""
-        images = _plain(batchdata[self.key]).to(device=device, non_blocking=non_blocking, **kwargs)
+        images = plain_tensor(batchdata[self.key]).to(device=device, non_blocking=non_blocking, **kwargs)
         names = self._names(batchdata, len(images))
         views = [
             self._view(image, keyed_generator(self.seed, view, *name))

@@ -6,22 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.engines import DiffusionPrepareBatch
 from monai.networks.schedulers import Scheduler
 from monai.networks.schedulers.ddpm import DDPMPredictionType
 
 from ..utils.distributed import get_rank, get_world_size
+from ..utils.plain_tensor import plain_tensor
 from ..utils.seeding import keyed_generator, per_sample_randn
 
 __all__ = ["SeededDiffusionPrepareBatch"]
 
 _GOLDEN_RATIO = 0.6180339887498949
 _NO_CONDITION = -1  # MONAI's DiffusionInferer fills the unconditioned half of guidance with this value
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
@@ -66,6 +62,11 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
     ) -> None:
         if num_train_timesteps < 1:
             raise ValueError(f"num_train_timesteps must be at least 1, got {num_train_timesteps}")
+        if scheduler is not None and num_train_timesteps > scheduler.num_train_timesteps:
+            raise ValueError(
+                f"num_train_timesteps must be at most {scheduler.num_train_timesteps}, the scheduler's, "
+                f"got {num_train_timesteps}"
+            )
         if not 0.0 <= condition_dropout <= 1.0:
             raise ValueError(f"condition_dropout must be in [0, 1], got {condition_dropout}")
         super().__init__(num_train_timesteps=num_train_timesteps, condition_name=condition_name)
@@ -133,8 +134,8 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
         if self.fixed and isinstance(batchdata, Mapping) and "index" in batchdata:
             self._indices = [int(index) for index in batchdata["index"]]
         images, target, args, infer_kwargs = super().__call__(batchdata, device, non_blocking, **kwargs)
-        infer_kwargs = {key: _plain(value) for key, value in infer_kwargs.items()}
+        infer_kwargs = {key: plain_tensor(value) for key, value in infer_kwargs.items()}
         if "condition" in infer_kwargs and self.condition_dropout > 0 and not self.fixed:
             infer_kwargs["condition"] = self._drop_condition(infer_kwargs["condition"])
         self.step += 1
-        return _plain(images), _plain(target), args, infer_kwargs
+        return plain_tensor(images), plain_tensor(target), args, infer_kwargs

@@ -9,7 +9,8 @@ import torch
 from monai.networks.schedulers import Scheduler
 from torch import nn
 
-from .prepare_batch import SeededDiffusionPrepareBatch, _plain
+from ..utils.plain_tensor import plain_tensor
+from .prepare_batch import SeededDiffusionPrepareBatch
 
 __all__ = ["TranslationPrepareBatch"]
 
@@ -76,11 +77,6 @@ class TranslationPrepareBatch(SeededDiffusionPrepareBatch):
     ) -> None:
         if direction not in _DIRECTIONS:
             raise ValueError(f"direction must be one of {_DIRECTIONS}, got {direction!r}")
-        if num_train_timesteps > scheduler.num_train_timesteps:
-            raise ValueError(
-                f"num_train_timesteps must be at most {scheduler.num_train_timesteps}, the scheduler's, "
-                f"got {num_train_timesteps}"
-            )
         super().__init__(
             num_train_timesteps, seed=seed, fixed=fixed, condition_dropout=condition_dropout, scheduler=scheduler
         )
@@ -124,7 +120,7 @@ class TranslationPrepareBatch(SeededDiffusionPrepareBatch):
         self._indices = [int(index) for index in batchdata["index"]] if self.fixed and "index" in batchdata else None
 
         def moved(value: Any) -> torch.Tensor:
-            return _plain(torch.as_tensor(value)).to(device=device, non_blocking=non_blocking, **kwargs)
+            return plain_tensor(torch.as_tensor(value)).to(device=device, non_blocking=non_blocking, **kwargs)
 
         image, target = moved(batchdata["image"]), moved(batchdata["target"])
         if image.shape != target.shape:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from monai.data import MetaTensor, decollate_batch
+from monai.data import decollate_batch
 
 from ..metrics.cine_frames import frame_scores, temporal_smoothness
 from ..metrics.cine_motion import dice_scores, ejection_fraction, non_positive_jacobian, structure_volumes
 from ..networks.blocks.displacement import warp_frames
 from ..utils.errors import DataError
+from ..utils.plain_tensor import plain_tensor
 
 __all__ = ["beat_row", "cine_items"]
 
@@ -20,8 +21,7 @@ _SAME_PHASE = 1e-6
 
 
 def _plain(tensor: Any) -> torch.Tensor:
-    tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else torch.as_tensor(tensor)
-    return tensor.detach()
+    return plain_tensor(torch.as_tensor(tensor)).detach()
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from .. import __version__
 from ..data import cine_name, crop_box, frame_interval, load_volume, restore_cine, warp_volume, write_synthetic_cine
 from ..transforms.load_cine import read_timing
 from ..utils import DataError, file_sha256
-from .synthetic_folder import SyntheticFolderSaver, batch_items
+from .synthetic_folder import SyntheticFolderSaver, batch_items, item_path
 
 __all__ = ["SyntheticCineSaver"]
 
@@ -133,7 +133,7 @@ class SyntheticCineSaver(SyntheticFolderSaver):
     def _cine(self, item: Mapping[str, Any], result: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return arrays and affine for `write_synthetic_cine`, and where they come from for the marks."""
         image, frames, field = item["image"], result["frames"], result["displacement"]
-        path = _path(item, "image")
+        path = item_path(item, "image")
         origin = {"source": None if path is None else os.path.basename(path), "method": "warp"}
         if path is not None and os.path.isfile(path):
             origin |= {"source_sha256": file_sha256(path), "source_frame": _number(item.get("ed_frame"))}
@@ -141,7 +141,7 @@ class SyntheticCineSaver(SyntheticFolderSaver):
         two_sided = not blended and result["displacement_back"] is not None
         origin["method"] = "blend" if blended else "warp of both ends" if two_sided else "warp"
         needed = blended or two_sided
-        target = _path(item, "target") if needed and result["mode"] == "interpolation" else None
+        target = item_path(item, "target") if needed and result["mode"] == "interpolation" else None
         if self.grid == "source" and not (needed and target is None):
             return self._on_source(item, result, path, target), {**origin, "geometry": "source"}
         if self.grid == "source":
@@ -162,7 +162,7 @@ class SyntheticCineSaver(SyntheticFolderSaver):
         volume, affine = _read(path, "image", item.get("ed_frame"))
         label = None
         blended = target is not None and result["displacement_back"] is None
-        label_path = _path(item, "label") if self.save_labels and not blended else None
+        label_path = item_path(item, "label") if self.save_labels and not blended else None
         if label_path is not None:
             label, _ = _read(label_path, "label", item.get("ed_frame"))
             _check_shape(label_path, "label", label, volume)
@@ -182,7 +182,7 @@ class SyntheticCineSaver(SyntheticFolderSaver):
     def _timing(item: Mapping[str, Any]) -> dict[str, Any]:
         seconds, count = item.get("seconds_per_frame"), _number(item.get("num_frames"))
         series = item.get("series")
-        for path in (series if isinstance(series, (str, os.PathLike)) else None, _path(item, "image")):
+        for path in (series if isinstance(series, (str, os.PathLike)) else None, item_path(item, "image")):
             if count is None and path is not None and os.path.isfile(path):
                 count = _frame_count(path)
         frames = {key: _number(item.get(key)) for key in ("ed_frame", "es_frame")}
@@ -217,14 +217,6 @@ def _frame_count(path: str | os.PathLike[str]) -> int | None:
 
 def _number(value: Any) -> int | None:
     return None if value is None else int(value)
-
-
-def _path(item: Mapping[str, Any], key: str) -> str | None:
-    """Return the file of a volume: ``<key>_path`` of the batch, or else the name that its MetaTensor has."""
-    given = item.get(f"{key}_path")
-    if given is None:
-        given = getattr(item.get(key), "meta", {}).get("filename_or_obj")
-    return os.fspath(given) if isinstance(given, (str, os.PathLike)) and os.fspath(given) else None
 
 
 def _read(path: str, key: str, frame: Any) -> tuple[torch.Tensor, np.ndarray]:

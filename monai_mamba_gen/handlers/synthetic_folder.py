@@ -18,7 +18,7 @@ from ..data import append_manifest, manifest_path, merge_manifest, read_manifest
 from ..utils import DataError, get_rank, get_world_size, is_main_process
 from ..utils.weights import state_dict_sha256, weights_sha256
 
-__all__ = ["SyntheticFolderSaver", "batch_items"]
+__all__ = ["SyntheticFolderSaver", "batch_items", "item_path"]
 
 
 def batch_items(value: Any) -> list[Mapping[str, Any]]:
@@ -28,6 +28,14 @@ def batch_items(value: Any) -> list[Mapping[str, Any]]:
         count = len(next(iter(tensors.values())))
         return [{key: entry[index] for key, entry in tensors.items()} for index in range(count)]
     return list(value)
+
+
+def item_path(item: Mapping[str, Any], key: str) -> str | None:
+    """Return the file of an entry: ``<key>_path`` of the batch, or else the name that its MetaTensor has."""
+    given = item.get(f"{key}_path")
+    if given is None:
+        given = getattr(item.get(key), "meta", {}).get("filename_or_obj")
+    return os.fspath(Path(given)) if isinstance(given, (str, os.PathLike)) and os.fspath(given) else None
 
 
 class SyntheticFolderSaver:

@@ -18,7 +18,7 @@ from ..data import load_volume, volume_name, write_synthetic_volume
 from ..transforms import restore_volume
 from ..utils import file_sha256
 from .synthetic_folder import SyntheticFolderSaver
-from .translated_items import TranslatedItem, as_3d, draw_item, image_keys_of, translated_items
+from .translated_items import TranslatedItem, as_3d, draw_item, image_keys_of, to_output_range, translated_items
 
 __all__ = ["SyntheticVolumeSaver"]
 
@@ -133,7 +133,7 @@ class SyntheticVolumeSaver(SyntheticFolderSaver):
     def _on_source(self, item: TranslatedItem) -> tuple[list[torch.Tensor], torch.Tensor, dict[str, Any]]:
         """Return prediction and standard deviation in the units of the file, its affine, and marks of how."""
         low, high = self.output_range
-        made = [low + (item.pred.double() + 1) * ((high - low) / 2)]
+        made = [to_output_range(item.pred, self.output_range)]
         if self.save_std and item.std is not None:
             made.append(item.std.double() * ((high - low) / 2))
         values, mask = torch.stack(made).cpu(), None if item.mask is None else item.mask.cpu()

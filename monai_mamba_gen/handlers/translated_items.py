@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,9 @@ from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 
 from ..utils import DataError, middle_slice, translation_picture
-from .synthetic_folder import batch_items
+from .synthetic_folder import batch_items, item_path
 
-__all__ = ["TranslatedItem", "as_3d", "draw_item", "image_keys_of", "translated_items"]
+__all__ = ["TranslatedItem", "as_3d", "draw_item", "image_keys_of", "to_output_range", "translated_items"]
 
 
 def image_keys_of(inferer: Any, image_key: str | None, target_key: str | None) -> tuple[str, str, str]:
@@ -23,6 +21,12 @@ def image_keys_of(inferer: Any, image_key: str | None, target_key: str | None) -
     direction = getattr(inferer, "direction", "ct2mr")
     source, true = ("image", "target") if direction == "ct2mr" else ("target", "image")
     return direction, image_key or source, target_key or true
+
+
+def to_output_range(volume: torch.Tensor, output_range: Sequence[float]) -> torch.Tensor:
+    """Return values of the model, [-1, 1], in the units of its files, in double precision."""
+    low, high = output_range
+    return low + (volume.double() + 1) * ((high - low) / 2)
 
 
 def translated_items(
@@ -107,13 +111,8 @@ class TranslatedItem:
         return None if self.geometry is None else as_3d(self.geometry.affine)
 
     def path(self, key: str) -> str | None:
-        """Return the file of an entry: ``<key>_path`` of the batch, or else the name that its MetaTensor has."""
-        given = self.item.get(f"{key}_path")
-        if given is None:
-            given = getattr(self.item.get(key), "meta", {}).get("filename_or_obj")
-        if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-            return None
-        return os.fspath(Path(given))
+        """Return the file of an entry, see `item_path`."""
+        return item_path(self.item, key)
 
 
 def draw_item(item: TranslatedItem, direction: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from ..metrics.translation import translation_scores
 from ..metrics.translation_report import build_translation_report, translation_table
 from ..utils import SYNTHETIC_MARKS, DataError, is_main_process, save_png
 from .report_files import broadcast, gather_rows, log_report, means_of, write_report
-from .translated_items import TranslatedItem, draw_item, image_keys_of, translated_items
+from .translated_items import TranslatedItem, draw_item, image_keys_of, to_output_range, translated_items
 
 __all__ = ["TranslationReportHandler"]
 
@@ -129,10 +129,6 @@ class TranslationReportHandler:
             metrics = means_of(report["means"])
         engine.state.metrics.update(broadcast(metrics))
 
-    def _scaled(self, volume: torch.Tensor) -> torch.Tensor:
-        low, high = self.output_range
-        return low + (volume.double() + 1) * ((high - low) / 2)
-
     def _row(self, item: TranslatedItem) -> dict[str, Any]:
         true = item.volume(self.target_key)
         if item.mask is None:
@@ -144,7 +140,8 @@ class TranslationReportHandler:
         row: dict[str, Any] = {"patient": item.patient}
         if item.item.get("region") is not None:
             row["region"] = str(item.item["region"])
-        row |= translation_scores(self._scaled(item.pred), self._scaled(true), item.mask, self.data_range)
+        pred, true = (to_output_range(volume, self.output_range) for volume in (item.pred, true))
+        row |= translation_scores(pred, true, item.mask, self.data_range)
         if item.std is not None:
             row["std"] = item.std[item.mask].double().mean().item() * (self.output_range[1] - self.output_range[0]) / 2
         row["mask_voxels"] = int(item.mask.sum())

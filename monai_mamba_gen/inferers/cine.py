@@ -12,7 +12,7 @@ from monai.networks.schedulers import Scheduler
 from torch import nn
 
 from ..networks.blocks import seed_scan_orders
-from ..utils import derive_seed
+from ..utils import derive_seed, plain_tensor
 from .motion_denoiser import MotionDenoiser
 from .phases import PHASE_CURVES, phase_curve
 from .sampling import SamplingInferer, _fixed_cpu_threads, _sampling_mode
@@ -21,10 +21,6 @@ __all__ = ["CineInferer"]
 
 _MODES = ("auto", "interpolation", "generation")
 _MISSING = -1.0
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 class CineInferer(Inferer):
@@ -183,14 +179,14 @@ class CineInferer(Inferer):
         """Return ED and ES volumes as plain floating point tensors."""
         if inputs.ndim != 5 or inputs.shape[1] not in (1, 2):
             raise ValueError(f"inputs must be (N, 1 or 2, H, W, D), got {tuple(inputs.shape)}")
-        plain = _plain(inputs)
+        plain = plain_tensor(inputs)
         plain = plain if plain.is_floating_point() else plain.float()
         source = plain[:, :1]
         if target is None:
             return source, plain[:, 1:] if plain.shape[1] == 2 else None
         if target.shape != source.shape:
             raise ValueError(f"target must have shape {tuple(source.shape)}, got {tuple(target.shape)}")
-        return source, _plain(target).to(source)
+        return source, plain_tensor(target).to(source)
 
     def _mode(self, network: nn.Module, target: torch.Tensor | None) -> str:
         mode = self.mode if self.mode != "auto" else "generation" if target is None else "interpolation"
@@ -209,7 +205,7 @@ class CineInferer(Inferer):
             automatic = "linear" if mode == "interpolation" else "beat"
             chosen = phase_curve(automatic if self.phase_curve == "auto" else self.phase_curve, self.num_frames)
         else:
-            chosen = _plain(torch.as_tensor(phases)).float()
+            chosen = plain_tensor(torch.as_tensor(phases)).float()
             if chosen.ndim not in (1, 2) or not chosen.numel() or (chosen.ndim == 2 and len(chosen) != count):
                 raise ValueError(f"phases must be (T,) or ({count}, T), got {tuple(chosen.shape)}")
             if not bool(((chosen >= 0) & (chosen <= 1)).all()):

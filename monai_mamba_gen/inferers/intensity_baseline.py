@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from .volume_slices import plain
+from ..utils import plain_tensor
 
 __all__ = ["IntensityBaseline"]
 
@@ -87,9 +87,11 @@ class IntensityBaseline(nn.Module):
         sums, counts = torch.zeros(2, self.num_bins, dtype=torch.float64).unbind()
         for number in range(len(dataset)):
             item = dataset[number]
-            source, target = (plain(torch.as_tensor(item[key])).flatten().cpu() for key in (image_key, target_key))
+            source, target = (
+                plain_tensor(torch.as_tensor(item[key])).flatten().cpu() for key in (image_key, target_key)
+            )
             if item.get(mask_key) is not None:
-                inside = plain(torch.as_tensor(item[mask_key])).flatten().cpu() > 0
+                inside = plain_tensor(torch.as_tensor(item[mask_key])).flatten().cpu() > 0
                 source, target = source[inside], target[inside]
             bins = self._bins(source)
             sums += torch.bincount(bins, target.double(), self.num_bins)
@@ -124,13 +126,13 @@ class IntensityBaseline(nn.Module):
         """
         if mask is not None and mask.shape != inputs.shape:
             raise ValueError(f"mask must have the inputs' shape {tuple(inputs.shape)}, got {tuple(mask.shape)}")
-        source = plain(inputs)
+        source = plain_tensor(inputs)
         pred = source.clone() if source.is_floating_point() else source.float()
         if self.mode == "map":
             if not bool(self.table.isfinite().all()):
                 raise ValueError("IntensityBaseline('map') must be fit on training slices first")
             pred = self.table.to(pred)[self._bins(pred)]
-        inside = None if mask is None else (plain(mask) > 0).to(pred.device)
+        inside = None if mask is None else (plain_tensor(mask) > 0).to(pred.device)
         pred = pred if inside is None else pred.masked_fill(~inside, -1.0)
         self.result = {"pred": pred, "std": None, "seeds": [[] for _ in range(len(inputs))], "mask": inside}
         return MetaTensor(pred).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else pred

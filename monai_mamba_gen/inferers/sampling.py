@@ -61,6 +61,16 @@ def _sampling_mode(network: nn.Module) -> Iterator[None]:
             module.order_generator = generator
 
 
+def _checked_seeds(seeds: Sequence[int] | torch.Tensor, count: int, each: str) -> list[int]:
+    """Return one integer for each image or volume."""
+    values = torch.as_tensor(seeds)
+    if values.is_floating_point() or values.dtype == torch.bool or values.shape != (count,):
+        raise ValueError(
+            f"seeds must be {count} integers, one for each {each}, got {values.dtype} of shape {tuple(values.shape)}"
+        )
+    return values.tolist()
+
+
 class SamplingInferer(Inferer):
     """
     Generate images with a diffusion network: ``inferer(inputs, network)`` runs the whole sampling loop.
@@ -167,7 +177,8 @@ class SamplingInferer(Inferer):
                 guidance has no condition, or the network's output is not finite; the message then names step and seed.
         """
         network = getattr(network, "module", network)  # DistributedDataParallel would wait for the other processes
-        seeds = self._checked_seeds(seeds, len(inputs))
+        given = range(self.seed, self.seed + len(inputs)) if seeds is None else seeds
+        seeds = _checked_seeds(given, len(inputs), "image")
         context = self._context(network, condition, inputs)
         steps = self.num_inference_steps if num_inference_steps is None else self._checked_steps(num_inference_steps)
         dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
@@ -257,16 +268,6 @@ class SamplingInferer(Inferer):
                 allowed = f"[0, {network.num_class_embeds}), or {_NO_CONDITION} for none"
                 raise ValueError(f"labels must be in {allowed}, got {condition.tolist()}")
         return condition
-
-    def _checked_seeds(self, seeds: Sequence[int] | torch.Tensor | None, count: int) -> list[int]:
-        if seeds is None:
-            return list(range(self.seed, self.seed + count))
-        values = torch.as_tensor(seeds)
-        if values.is_floating_point() or values.dtype == torch.bool or values.shape != (count,):
-            raise ValueError(
-                f"seeds must be {count} integers, one for each image, got {values.dtype} of shape {tuple(values.shape)}"
-            )
-        return values.tolist()
 
     def _checked_steps(self, steps: int) -> int:
         most = self.scheduler.num_train_timesteps

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..utils import derive_seed, is_main_process
-from .sampling import SamplingInferer, _fixed_cpu_threads
+from .sampling import SamplingInferer, _checked_seeds, _fixed_cpu_threads
 from .volume_slices import VolumeSlices
 
 __all__ = ["TranslationInferer"]
@@ -158,7 +158,7 @@ class TranslationInferer(Inferer):
         """
         network = getattr(network, "module", network)  # DistributedDataParallel would wait for the other processes
         volumes = VolumeSlices(inputs, mask, self.slice_axis, position)
-        seeds = self._checked_seeds(seeds, len(inputs))
+        seeds = _checked_seeds([self.seed] * len(inputs) if seeds is None else seeds, len(inputs), "volume")
         pred = volumes.empty(-1.0)
         std = volumes.empty(0.0) if self.num_averages > 1 else None
         self.latent_space.to(inputs.device)
@@ -205,14 +205,3 @@ class TranslationInferer(Inferer):
 
     def _slice_seed(self, seed: int, level: int) -> int:
         return seed if self.shared_noise else derive_seed(seed, "slice", level)
-
-    def _checked_seeds(self, seeds: Sequence[int] | torch.Tensor | None, count: int) -> list[int]:
-        if seeds is None:
-            return [self.seed] * count
-        values = torch.as_tensor(seeds)
-        if values.is_floating_point() or values.dtype == torch.bool or values.shape != (count,):
-            raise ValueError(
-                f"seeds must be {count} integers, one for each volume, got {values.dtype} of shape "
-                f"{tuple(values.shape)}"
-            )
-        return values.tolist()

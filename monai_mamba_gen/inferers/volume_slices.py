@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import torch
-from monai.data import MetaTensor
+
+from ..utils import plain_tensor
 
 __all__ = ["VolumeSlices"]
-
-
-def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor without its geometry."""
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 
 class VolumeSlices:
@@ -48,12 +44,12 @@ class VolumeSlices:
                 f"position is for slices (N, 1, H, W) and must be (N,), got {tuple(position.shape)} for inputs "
                 f"{tuple(inputs.shape)}"
             )
-        source = plain(inputs)
+        source = plain_tensor(inputs)
         self._flat = inputs.ndim == 4
         self._axis = slice_axis + 2 if slice_axis >= 0 else slice_axis
         self._source = self._levels(source if source.is_floating_point() else source.float())
         self._position = position
-        self.mask = None if mask is None else (plain(mask) > 0).to(source.device)
+        self.mask = None if mask is None else (plain_tensor(mask) > 0).to(source.device)
 
     def _levels(self, volume: torch.Tensor) -> torch.Tensor:
         """Return (N, D, 1, H, W)."""

@@ -18,6 +18,7 @@ from .film_strip import cine_pictures, film_strip, save_gif
 from .first_stage import train_first_stage
 from .image_grid import SYNTHETIC_MARKS, image_grid, labelled_rows, save_png
 from .optional import import_optional
+from .plain_tensor import plain_tensor
 from .released import load_released_checkpoint
 from .seeding import derive_seed, keyed_generator, per_sample_randn
 from .stage_weights import load_latent_space, load_part
@@ -48,6 +49,7 @@ __all__ = [
     "load_weights",
     "local_device",
     "middle_slice",
+    "plain_tensor",
     "per_sample_randn",
     "root_cause",
     "save_gif",

@@ -269,9 +269,9 @@ def test_two_sided_frames_mix_the_scans_own_volumes(tmp_path, data, reference):
 
 
 def test_two_sided_without_a_file_of_es(tmp_path, data, monkeypatch):
-    original = synthetic_cine_saver._path
+    original = synthetic_cine_saver.item_path
     monkeypatch.setattr(
-        synthetic_cine_saver, "_path", lambda item, key: None if key == "target" else original(item, key)
+        synthetic_cine_saver, "item_path", lambda item, key: None if key == "target" else original(item, key)
     )
     with pytest.warns(UserWarning, match="p0: no ES file to mix with"):
         run(tmp_path, data[:1], ThereAndBack())
@@ -279,9 +279,9 @@ def test_two_sided_without_a_file_of_es(tmp_path, data, monkeypatch):
 
 
 def test_blending_without_a_file_of_es(tmp_path, data, monkeypatch):
-    original = synthetic_cine_saver._path
+    original = synthetic_cine_saver.item_path
     monkeypatch.setattr(
-        synthetic_cine_saver, "_path", lambda item, key: None if key == "target" else original(item, key)
+        synthetic_cine_saver, "item_path", lambda item, key: None if key == "target" else original(item, key)
     )
     with pytest.warns(UserWarning, match="p0: no ES file"):
         run(tmp_path, data[:1], Blend())
