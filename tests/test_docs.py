@@ -9,23 +9,35 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import monai_mamba_gen
+from monai_mamba_gen.networks.nets import VMDDPM
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("bundles/*/docs/*.md"))]
 RUN = "monai.bundle run "
-# Options that are not keys of a config: of MONAI's runner, torchrun, pytest, pip, MONAI Label, TensorBoard, and ours.
+RUNNER_OPTIONS = {"config_file", "tracking", "tracking_uri", "experiment_name", "run_name"}
+DEMO = "bundles/acdc_slices_vm_ddpm_synthesis/eval/demo"
+# Options that are not keys of a config: of MONAI's runner, torchrun, SLURM, pytest, pip, Label, TensorBoard, ours.
 OTHER_OPTIONS = set(
     "config_file standalone nproc_per_node dist download name output app studies conf logdir no-deps index-url "
-    "no-cache-dir force-reinstall no-build-isolation exclude json markdown inplace force".split()
+    "no-cache-dir force-reinstall no-build-isolation exclude json markdown inplace force backend-store-uri "
+    "tracking tracking_uri experiment_name run_name "
+    "nnodes rdzv_backend rdzv_id rdzv_endpoint job-name array nodes ntasks-per-node gpus-per-node cpus-per-task time "
+    "requeue net_id filepath ckpt_file meta_file use_trace converter_kwargs repo bundle_dir version "
+    "allow_patterns".split()
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -130,7 +142,7 @@ def test_commands_name_what_their_configs_hold(page: Path) -> None:
                 assert path.is_file() or name in written_here, f"{name} in: {part}"
                 config |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             assert words[0] in config, f"run id {words[0]} in: {part}"
-            given = {word[2:] for word in words if word.startswith("--")} - {"config_file"}
+            given = {word[2:] for word in words if word.startswith("--")} - RUNNER_OPTIONS
             assert given <= set(config), f"options in: {part}"
 
 
@@ -140,12 +152,58 @@ def test_json_can_be_read(page: Path) -> None:
         json.loads(block)
 
 
+def examples(text: str) -> list[tuple[str, str]]:
+    """Every Python block of a page, and those of bash that are marked to be run, in their order."""
+    found = re.findall(r"(<!-- run -->\n)?^```(python|bash)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [(language, block) for marked, language, block in found if marked or language == "python"]
+
+
+def run_in_bash(block: str, folder: Path) -> Path:
+    """Run a block as it stands and return the folder that it ends in, where the next one goes on."""
+    end = folder / "end-of-block"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PATH": path, "PYTHONPATH": modules, "OMP_NUM_THREADS": "1"}
+    command = ["bash", "-e", "-o", "pipefail", "-c", f"{block}\npwd > '{end}'"]
+    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == 0, f"{block}\n{result.stdout}{result.stderr}"
+    return Path(end.read_text(encoding="utf-8").strip())
+
+
+def leave_demo(folder: Path) -> None:
+    """Leave what the README's first line leaves of itself: the demo's weights, here untrained."""
+    models = folder / DEMO / "models"
+    models.mkdir(parents=True)
+    torch.save(VMDDPM.from_preset("micro").state_dict(), models / "model.pt")
+    facts = {"preset": "micro", "image_size": [48, 48], "prediction_type": "v_prediction"}
+    (models / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+# What pages take for granted that their commands find.
+BEFORE = {"docs/quickstart.md": leave_demo}
+
+
 @every_page
-def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = examples(page.read_text(encoding="utf-8"))
+    if any(language == "bash" for language, _ in parts):
+        shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=shutil.ignore_patterns("eval", "models"))
+    BEFORE.get(str(page.relative_to(ROOT)), lambda folder: None)(tmp_path)
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "example"}  # the blocks of a page go on from one another
-    for block in blocks(page.read_text(encoding="utf-8"), "python"):
-        exec(compile(block, str(page), "exec"), namespace)
+    for language, block in parts:
+        if language == "python":
+            exec(compile(block, str(page), "exec"), namespace)
+        else:
+            monkeypatch.chdir(run_in_bash(block, Path.cwd()))
+
+
+def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+    assert examples("```bash\nfalse\n```\n<!-- run -->\n```bash\ntrue\n```\n") == [("bash", "true\n")]
+    (tmp_path / "inside").mkdir()
+    assert run_in_bash("cd inside\n", tmp_path) == tmp_path / "inside"
+    with pytest.raises(AssertionError):
+        run_in_bash("false | true\ntrue\n", tmp_path)
 
 
 @pytest.mark.parametrize("mark", ["demo-line", "test-line"])

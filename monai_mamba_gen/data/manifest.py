@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..utils.atomic_write import atomic_write
 from ..utils.weights import file_sha256
 
-__all__ = ["append_manifest", "finished_cines", "finished_seeds", "manifest_path", "merge_manifest", "read_manifest"]
+__all__ = [
+    "append_manifest",
+    "finished_cines",
+    "finished_seeds",
+    "iterate_manifest",
+    "manifest_path",
+    "merge_manifest",
+    "read_manifest",
+]
 
 _PATTERN = "manifest*.jsonl"
 
@@ -49,6 +57,28 @@ def _ends_with_newline(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
+def iterate_manifest(output_dir: str | os.PathLike[str]) -> Iterator[tuple[int | str, dict[str, Any]]]:
+    """
+    Yield seed, or name where there is one, and record of every line of all parts, one at a time and in their order.
+
+    Lines that are not a whole record are left out. A seed may come twice: the later record counts.
+
+    Args:
+        output_dir: the folder; it need not exist.
+    """
+    for path in sorted(Path(output_dir).glob(_PATTERN)):
+        with open(path, "rb") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    key = str(record["name"]) if "name" in record else int(record["seed"])
+                    record["file"], record["sha256"]  # a line without them is none of ours
+                except (ValueError, KeyError, TypeError):
+                    continue
+                if line.endswith(b"\n"):
+                    yield key, record
+
+
 def read_manifest(output_dir: str | os.PathLike[str]) -> dict[int | str, dict[str, Any]]:
     """
     Return the records of a folder by seed, or by name where they have one, in this order.
@@ -58,14 +88,7 @@ def read_manifest(output_dir: str | os.PathLike[str]) -> dict[int | str, dict[st
     Args:
         output_dir: the folder; it need not exist.
     """
-    records: dict[int | str, dict[str, Any]] = {}
-    for path in sorted(Path(output_dir).glob(_PATTERN)):
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            try:
-                record = json.loads(line)
-                records[str(record["name"]) if "name" in record else int(record["seed"])] = record
-            except (ValueError, KeyError, TypeError):
-                continue
+    records = dict(iterate_manifest(output_dir))
     return dict(sorted(records.items(), key=lambda entry: (isinstance(entry[0], str), entry[0])))
 
 
@@ -75,10 +98,19 @@ def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
     return all((folder / name).is_file() and file_sha256(folder / name) == digest for name, digest in files.items())
 
 
-def finished_seeds(output_dir: str | os.PathLike[str]) -> set[int]:
-    """Return the seeds whose file is there and has the SHA-256 that the manifest gives."""
-    folder, records = Path(output_dir), read_manifest(output_dir)
-    return {seed for seed, record in records.items() if isinstance(seed, int) and _is_whole(folder, record)}
+def finished_seeds(output_dir: str | os.PathLike[str], seeds: Container[int] | None = None) -> set[int]:
+    """
+    Return the seeds whose file is there and has the SHA-256 that the manifest gives.
+
+    Args:
+        output_dir: the folder; it need not exist.
+        seeds: those that are asked about, so that each of several processes reads its own files only; default: all.
+    """
+    folder, records = Path(output_dir), {}
+    for seed, record in iterate_manifest(output_dir):
+        if isinstance(seed, int) and (seeds is None or seed in seeds):
+            records[seed] = {key: record.get(key) for key in ("file", "sha256", "files")}
+    return {seed for seed, record in records.items() if _is_whole(folder, record)}
 
 
 def finished_cines(output_dir: str | os.PathLike[str]) -> set[str]:

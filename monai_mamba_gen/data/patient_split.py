@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from monai_mamba_gen.utils.errors import DataError
@@ -12,10 +13,10 @@ __all__ = ["SPLITS", "check_split", "split_patients"]
 SPLITS = ("training", "validation", "all")
 
 
-def check_split(split: str, val_fraction: float) -> None:
-    """Refuse a split that does not exist and a share that is none."""
-    if split not in SPLITS:
-        raise DataError(f"split must be one of {SPLITS}, got {split!r}")
+def check_split(split: str, val_fraction: float, splits: Sequence[str] = SPLITS) -> None:
+    """Refuse a split that is none of ``splits`` and a share that is none."""
+    if split not in splits:
+        raise DataError(f"split must be one of {tuple(splits)}, got {split!r}")
     if not 0 < val_fraction < 1:
         raise DataError(f"val_fraction must be above 0 and below 1, got {val_fraction!r}")
 

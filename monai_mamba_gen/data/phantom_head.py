@@ -6,7 +6,7 @@ import numpy as np
 
 from .phantom_tissue import Grid, Tissue, TissueCanvas, capsule, ellipsoid, wave_field
 
-__all__ = ["HEAD_TISSUES", "draw_head"]
+__all__ = ["HEAD_TISSUES", "draw_brain", "draw_head", "posed"]
 
 HEAD_TISSUES = {
     "air": Tissue(-1000, 0.0, 0.0, 0.0),
@@ -44,7 +44,7 @@ def draw_head(rng: np.random.Generator, grid: Grid, softness: float) -> tuple[Ti
     Returns:
         The canvas, and the distance in mm to the skin, negative inside.
     """
-    grid = _posed(rng, grid)
+    grid = posed(rng, grid)
     canvas = TissueCanvas(rng, grid, softness, HEAD_TISSUES)
     below = np.maximum(-(grid.up + 10), 0)
     width, length = rng.uniform(64, 71), rng.uniform(80, 89)
@@ -60,14 +60,14 @@ def draw_head(rng: np.random.Generator, grid: Grid, softness: float) -> tuple[Ti
     skin = _outline(rng, grid, width, length, height, below)
     _soft_tissue(rng, canvas, skin, below)
     _skull(rng, canvas, cavity, bone, below)
-    _brain(rng, canvas, cavity, width, length)
+    draw_brain(rng, canvas, cavity)
     _base_of_skull(rng, canvas, width, length)
     _face(rng, canvas, skin + 5, length)
     canvas.paint(-skin - 0.3, "air")
     return canvas, skin
 
 
-def _posed(rng: np.random.Generator, grid: Grid) -> Grid:
+def posed(rng: np.random.Generator, grid: Grid) -> Grid:
     """Turn and shift the head a little; about the vertical axis most."""
     turn, nod = rng.uniform(-0.12, 0.12), rng.uniform(-0.08, 0.08)
     left, back, up = (axis - rng.uniform(-4, 4) for axis in grid)
@@ -119,8 +119,16 @@ def _skull(
     canvas.paint(np.where(wave_field(rng, canvas.grid, 40) > -1.3, middle, 9.0), "diploe")
 
 
-def _brain(rng: np.random.Generator, canvas: TissueCanvas, cavity: np.ndarray, width: float, length: float) -> None:
-    """Paint fluid, folded grey and white matter, the midline, ventricles, deep nuclei, cerebellum and lesions."""
+def draw_brain(rng: np.random.Generator, canvas: TissueCanvas, cavity: np.ndarray, lesions: bool = True) -> None:
+    """
+    Paint fluid, folded grey and white matter, the midline, ventricles, deep nuclei, cerebellum and lesions.
+
+    Args:
+        rng: where the numbers come from.
+        canvas: what to paint on.
+        cavity: distance in mm to the inner side of the skull, negative inside.
+        lesions: whether to paint one or two small tumours.
+    """
     grid = canvas.grid
     canvas.paint(cavity, "fluid")
     wavelength, gap = rng.uniform(26, 31), rng.uniform(0.3, 0.9)
@@ -135,7 +143,8 @@ def _brain(rng: np.random.Generator, canvas: TissueCanvas, cavity: np.ndarray, w
     canvas.paint(midline - 3.2, "grey matter")
     canvas.paint(midline, "fluid")
     canvas.paint(midline + 0.8, "falx", 0.8)
-    _lesions(rng, canvas, cavity)
+    if lesions:
+        _lesions(rng, canvas, cavity)
     _nuclei_and_ventricles(rng, canvas)
     _cerebellum(rng, canvas, cavity)
 

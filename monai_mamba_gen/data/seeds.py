@@ -104,7 +104,7 @@ class SeedBatchSampler(Sampler[list[int]]):
     generated as a whole, which gives the same files again.
 
     Args:
-        dataset: the seeds.
+        dataset: the seeds, or another data set with the attribute ``seeds``, such as `SyntheticFolderDataset`.
         batch_size: images in a batch.
         output_dir: folder of a run to continue (see `SyntheticImageSaver`); default: nothing is left out.
         rank: this process; default that of ``torch.distributed``.
@@ -134,12 +134,13 @@ class SeedBatchSampler(Sampler[list[int]]):
                 f"{len(dataset)} seeds in batches of batch_size {batch_size} leave some of the {world_size} processes "
                 "without work, for which the others would wait for ever: lower batch_size or use fewer processes"
             )
-        finished = finished_seeds(output_dir) if output_dir is not None else set()
-        self.batches = [
-            batch
-            for batch in shard_batches(len(dataset), batch_size, rank, world_size)
-            if not finished.issuperset(dataset.seeds[index] for index in batch)
-        ]
+        self.batches = shard_batches(len(dataset), batch_size, rank, world_size)
+        if output_dir is not None:
+            seeds = {dataset.seeds[index] for batch in self.batches for index in batch}
+            finished = finished_seeds(output_dir, seeds)
+            self.batches = [
+                batch for batch in self.batches if not finished.issuperset(dataset.seeds[index] for index in batch)
+            ]
 
     def __len__(self) -> int:
         return len(self.batches)

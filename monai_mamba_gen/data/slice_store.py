@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ class SliceStack:
     The slices of one key of one volume.
 
     Args:
-        source: tensor (N, 1, H, W), or a ``.npy`` file of such an array, which is mapped and not read. A process that
-            the stack is sent to opens the file for itself.
+        source: tensor (N, 1, H, W), or a ``.npy`` file of such an array, which is mapped and not read, each time anew:
+            a map that is kept holds a file open, and a data set may have more volumes than a process may open files.
 
     Example:
         >>> stack = SliceStack(torch.ones(3, 1, 4, 5, dtype=torch.float16))
@@ -35,9 +35,7 @@ class SliceStack:
 
     def __init__(self, source: torch.Tensor | Path) -> None:
         self._source = source
-        self._mapped: np.ndarray | None = None
-        array = self._array()
-        self._shape = tuple(array.shape)
+        self._shape = tuple(self._array().shape)
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -45,9 +43,6 @@ class SliceStack:
     def __getitem__(self, row: int) -> torch.Tensor:
         """Return one slice (1, H, W) as float32 that the caller may change."""
         return self._tensor(self._array()[row])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": None}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,9 +56,7 @@ class SliceStack:
     def _array(self) -> torch.Tensor | np.ndarray:
         if isinstance(self._source, torch.Tensor):
             return self._source
-        if self._mapped is None:
-            self._mapped = np.load(self._source, mmap_mode="r", allow_pickle=False)
-        return self._mapped
+        return np.load(self._source, mmap_mode="r", allow_pickle=False)
 
     def _tensor(self, part: torch.Tensor | np.ndarray) -> torch.Tensor:
         if isinstance(part, torch.Tensor):

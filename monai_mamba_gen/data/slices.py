@@ -52,13 +52,16 @@ class SliceDataset(Dataset):
         slice_axis: spatial axis to cut along, counted without the channel axis.
         progress: whether to show a progress bar (main process only).
         drop_blank: whether slices whose image is constant are left out.
-        keep_key: key of a mask, whether among ``keys`` or not; slices where it is zero everywhere are left out.
+        keep_key: key of a mask, whether among ``keys`` or not; slices where it is zero everywhere are left out. With
+            ``SelectSlicesd`` in ``volume_transform`` it is "selected".
         store_dtype: "float16" keeps slices at half the size; items are float32 all the same. Values in [-1, 1] are
             then off by at most 0.00025.
         cache_dir: folder in which the slices are kept as files and mapped rather than read, so that the next run does
             not preprocess, and processes on one machine share memory. Slices of a volume are used again for the same
             files (path, size, time of change), the same item, ``volume_transform`` of the same settings (see
             `describe_object`) and the same arguments of this class; delete the folder to free the room.
+        item_keys: keys of numbers in ``data``, such as a class label, which every slice of the volume gets as a tensor;
+            those that no dict of ``data`` has are skipped.
 
     Raises:
         DataError: when ``data`` is empty, nothing is left of it, a volume cannot be read, shapes disagree, or values do
@@ -66,7 +69,8 @@ class SliceDataset(Dataset):
         ValueError: when ``store_dtype`` is something else.
 
     Items are dicts: each key as float32 (1, H, W), ``index``, ``patient``, ``phase``, ``group``, ``source`` (file),
-    ``slice`` (0-based), ``position`` (0.0 for the volume's first slice to 1.0 for its last) and ``frame`` (1-based).
+    ``slice`` (0-based), ``position`` (0.0 for the volume's first slice to 1.0 for its last), ``frame`` (1-based), and
+    what ``item_keys`` name.
 
     Example:
         >>> def load(item):
@@ -89,6 +93,7 @@ class SliceDataset(Dataset):
         keep_key: str | None = None,
         store_dtype: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        item_keys: Sequence[str] | str = ("class_label",),
     ) -> None:
         if store_dtype not in _STORE_DTYPES:
             raise ValueError(f"store_dtype must be one of {_STORE_DTYPES}, got {store_dtype!r}")
@@ -106,6 +111,7 @@ class SliceDataset(Dataset):
         self._volumes: list[StoredSlices] = []
         if not self.data:
             raise DataError("data is empty: no volumes to cut into slices")
+        self.item_keys = self._check_numbers((item_keys,) if isinstance(item_keys, str) else tuple(item_keys))
         hidden = not (progress and is_main_process())
         settings = self._settings(volume_transform) if self.cache_dir else ""
         for item in tqdm(self.data, desc="volumes", unit="file", disable=hidden, leave=False):
@@ -129,6 +135,7 @@ class SliceDataset(Dataset):
         item |= {name: str(self.data[volume].get(name, "")) for name in ("patient", "phase", "group")}
         item |= {"index": position, "source": self._source(volume), "slice": level}
         item |= {"position": level / max(levels - 1, 1), "frame": frame}
+        item |= {key: torch.as_tensor(self.data[volume][key]) for key in self.item_keys}
         if self.transform is None:
             return item
         if isinstance(self.transform, Randomizable):
@@ -145,6 +152,11 @@ class SliceDataset(Dataset):
         """Key the augmentation by another epoch; call before the epoch's first batch is drawn."""
         self._epoch.fill_(epoch)
 
+    def image(self, index: int) -> torch.Tensor:
+        """Return one slice without augmentation, (1, H, W) float32."""
+        volume, row = self._rows[range(len(self))[index]]
+        return self._volumes[volume].stacks[self.keys[0]][row]
+
     def images(self) -> torch.Tensor:
         """Return all slices without augmentation, (N, 1, H, W) float32."""
         return torch.cat([volume.stacks[self.keys[0]].all() for volume in self._volumes])
@@ -154,6 +166,19 @@ class SliceDataset(Dataset):
 
     def _name(self, item: Mapping[str, Any]) -> str:
         return str(item.get(self.keys[0], ""))
+
+    def _check_numbers(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Return those keys that ``data`` has; each dict must have them, as numbers."""
+        found = tuple(key for key in keys if any(key in item for item in self.data))
+        for key in found:
+            for item in self.data:
+                if key not in item:
+                    raise DataError(f"volume {self._name(item)}: has no {key!r}, others of the data have")
+                try:
+                    torch.as_tensor(item[key])
+                except (TypeError, ValueError, RuntimeError):
+                    raise DataError(f"volume {self._name(item)}: {key!r} is no number, got {item[key]!r}") from None
+        return found
 
     def _settings(self, volume_transform: Callable[[dict[str, Any]], Any]) -> str:
         """Describe everything that the slices of a file depend on besides the file."""

@@ -41,7 +41,7 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
             (``"sample"``) or the velocity (``"v_prediction"``). None: the noise.
 
     Raises:
-        ValueError: when ``num_train_timesteps`` or ``condition_dropout`` is out of range.
+        ValueError: when ``num_train_timesteps`` or ``condition_dropout`` is out of range, or a batch has no condition.
 
     Example:
         >>> prepare_batch = SeededDiffusionPrepareBatch(num_train_timesteps=1000, seed=1)
@@ -130,6 +130,12 @@ class SeededDiffusionPrepareBatch(DiffusionPrepareBatch):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, tuple, dict]:
         """Return ``(images, target, (), {"noise", "timesteps"[, "condition"]})`` as plain tensors on ``device``."""
+        named = self.condition_name is not None and isinstance(batchdata, Mapping)
+        if named and self.condition_name not in batchdata:
+            raise ValueError(
+                f"condition_name must be a key of the batch ({', '.join(map(str, batchdata))}), got "
+                f"{self.condition_name!r}: give the data labels, or train without them"
+            )
         self._indices = None
         if self.fixed and isinstance(batchdata, Mapping) and "index" in batchdata:
             self._indices = [int(index) for index in batchdata["index"]]

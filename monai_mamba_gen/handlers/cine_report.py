@@ -19,6 +19,7 @@ from ..utils.distributed import get_rank, get_world_size, is_main_process
 from ..utils.errors import DataError
 from .cine_rows import beat_row, cine_items
 from .report_files import broadcast, gather_rows, log_report, means_of, write_report
+from .tracking import track_report
 
 __all__ = ["CineReportHandler"]
 
@@ -134,6 +135,7 @@ class CineReportHandler:
             self._write(report)
             metrics = means_of(report["means"] | report.get("spread_means", {}))
         engine.state.metrics.update(broadcast(metrics))
+        track_report(engine)
         self._beats = {}
 
     def _spread(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

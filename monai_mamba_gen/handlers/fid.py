@@ -15,17 +15,17 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import from_engine
-from monai.utils import evenly_divisible_all_gather
 
 from ..metrics.collector import FeatureCollector
 from ..metrics.feature_set import FeatureSet
 from ..metrics.features import FeatureExtractor
-from ..metrics.images import content_hash, image_keys, load_images
+from ..metrics.images import content_hash, image_batches
 from ..metrics.report import build_report
 from ..utils.atomic_write import atomic_write
-from ..utils.distributed import is_main_process
+from ..utils.distributed import gather_rows, is_main_process
 from ..utils.errors import DataError
 from ..utils.image_grid import image_grid, labelled_rows, save_png
+from .tracking import track_report
 
 __all__ = ["FIDHandler", "summary_line"]
 
@@ -53,10 +53,14 @@ class FIDHandler:
     not depend on their number (to rounding). No image may be generated twice: a sampler that pads the last batch, as
     ``DistributedSampler`` does by default, adds copies.
 
+    Memory does not grow with the number of images: batches are taken as they come, the Frechet distance needs sums
+    alone, which are added up over processes, and of features and images a bounded number is kept.
+
     Args:
         extractor: network that gives the features.
         real_dataset: held-out real images: a sequence whose items hold ``"image"`` as (1, H, W) in [-1, 1], or an
-            object with ``images()`` that returns (N, 1, H, W).
+            object with ``image(index)`` or ``images()``, see `image_batches`. They are read twice where their features
+            are not in the cache.
         output_dir: folder of the report and the picture.
         reference_dataset: other real images, normally the training ones, for the floor. Default: the floor is taken
             between two halves of the held-out ones.
@@ -69,6 +73,8 @@ class FIDHandler:
         ms_ssim_pairs: pairs of images for the diversity.
         num_pictures: images of each set in the picture.
         seed: names every random choice.
+        max_features: feature vectors of each set that are kept for the kernel distance, and for a floor at fewer images
+            than the reference has; of larger sets those with the smallest hashes of pixels.
         output_transform: takes ``engine.state.output``, returns synthetic images in [-1, 1]: (N, 1, H, W), (1, H, W)
             or a list of these. Default: the key ``"pred"``.
 
@@ -104,6 +110,7 @@ class FIDHandler:
         num_pictures: int = 16,
         seed: int = 0,
         output_transform: Callable[[Any], Any] | None = None,
+        max_features: int = 10000,
     ) -> None:
         numbers = {
             "batch_size": batch_size,
@@ -117,12 +124,14 @@ class FIDHandler:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if kid_subset_size is not None and kid_subset_size < 2:
             raise ValueError(f"kid_subset_size must be None or at least 2, got {kid_subset_size}")
+        if max_features < 2:
+            raise ValueError(f"max_features must be at least 2, got {max_features}")
         self.extractor = extractor
         self.real_dataset, self.reference_dataset = real_dataset, reference_dataset
         self.output_dir = Path(output_dir)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.batch_size, self.num_pictures, self.seed = batch_size, num_pictures, seed
-        self.ms_ssim_pairs = ms_ssim_pairs
+        self.ms_ssim_pairs, self.max_features = ms_ssim_pairs, max_features
         self.kernel_arguments = {"degree": kid_degree, "subsets": kid_subsets, "subset_size": kid_subset_size}
         self.output_transform = output_transform or from_engine("pred")
         self.device = torch.device("cpu")
@@ -159,8 +168,8 @@ class FIDHandler:
     def finish(self, engine: Engine) -> None:
         """Compare, report, and put the numbers into ``engine.state.metrics`` of every process."""
         fake = self._collector.gather()
-        if len(fake) < 2:
-            raise DataError(f"synthetic images: {len(fake)} generated, at least 2 needed")
+        if fake.n < 2:
+            raise DataError(f"synthetic images: {fake.n} generated, at least 2 needed")
         fake_images = self._collector.gather_images()
         values = torch.full((len(_METRICS),), math.nan, dtype=torch.float64)
         if is_main_process():
@@ -179,35 +188,38 @@ class FIDHandler:
             values = torch.tensor(_metric_values(report), dtype=torch.float64)
         values = idist.broadcast(values, src=0)
         engine.state.metrics.update(zip(_METRICS, values.tolist(), strict=True))
+        track_report(engine, [self.output_dir / "real_vs_synthetic.png"])
 
     def _new_collector(self, name: str) -> FeatureCollector:
         keep = max(self.num_pictures, 2 * self.ms_ssim_pairs)
-        return FeatureCollector(self.extractor, name, keep, self.batch_size, self.device)
+        return FeatureCollector(self.extractor, name, keep, self.batch_size, self.device, self.max_features)
 
     def _real_features(self, dataset: Any, name: str) -> tuple[FeatureSet | None, torch.Tensor]:
         """Return features (on rank 0) and some images of a real set; only pixels never seen before are computed."""
-        images = load_images(dataset, name)
-        keys = evenly_divisible_all_gather(image_keys(images), concat=True)
+        collector = self._new_collector(name)
+        batches = image_batches(dataset, name, self.batch_size)
+        keys = [collector.add(batch, with_features=False) for batch in batches]
+        keys = gather_rows(torch.cat([*keys, torch.zeros(0, dtype=torch.int64)]))
         if len(keys) < 2:
             raise DataError(f"{name} images: {len(keys)} found, at least 2 needed")
         content = content_hash(keys)
-        cache_key = hashlib.sha256(f"{self.extractor.fingerprint()} {content}".encode()).hexdigest()[:24]
+        parts = [self.extractor.fingerprint(), content] + ([self.max_features] if len(keys) > self.max_features else [])
+        cache_key = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:24]
         path = None if self.cache_dir is None else self.cache_dir / f"features_{cache_key}.npz"
         # Only rank 0 looks, so that all ranks agree on whether there is anything to compute.
         cached = self._look_up(cache_key, path) if is_main_process() else None
         hit = bool(idist.broadcast(torch.tensor([float(cached is not None)]), src=0).item())
-        collector = self._new_collector(name)
-        collector.add(images, with_features=not hit)
-        kept = collector.gather_images()
         if not hit:
+            for batch in image_batches(dataset, name, self.batch_size):
+                collector.add(batch, with_images=False)
             cached = collector.gather()
             if path is not None and is_main_process():
                 description = {"extractor": self.extractor.name, "preprocessing": self.extractor.preprocessing}
-                cached.save(path, **description, content_hash=content, n=len(cached))
+                cached.save(path, **description, content_hash=content, n=cached.n)
         if is_main_process() and cached is not None:
             self._memory[cache_key] = cached
         logger.info("%s images: %d, features %s", name, len(keys), "from the cache" if hit else "computed")
-        return cached, kept
+        return cached, collector.gather_images()
 
     def _look_up(self, cache_key: str, path: Path | None) -> FeatureSet | None:
         """Return cached features, or None; a damaged file counts as none."""

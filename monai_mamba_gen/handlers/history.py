@@ -16,6 +16,7 @@ from monai.utils.enums import CommonKeys
 from ..utils.atomic_write import atomic_write
 from ..utils.distributed import get_world_size, is_main_process
 from .loss_curve import draw_loss_curve
+from .tracking import read_plain_loss, track_pictures
 
 __all__ = ["HistoryHandler"]
 
@@ -53,6 +54,7 @@ class HistoryHandler:
 
     def attach(self, engine: Engine) -> None:
         """Follow a MONAI ``SupervisedTrainer``."""
+        engine.add_event_handler(Events.STARTED, read_plain_loss)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
@@ -96,4 +98,5 @@ class HistoryHandler:
         with atomic_write(path) as temporary:
             temporary.write_text("".join(json.dumps(each) + "\n" for each in records))
         draw_loss_curve(records, self.output_dir / "curve.png")
+        track_pictures(engine, [self.output_dir / "curve.png"])
         engine.logger.info(", ".join(f"{name} {value:.6g}" for name, value in record.items()))

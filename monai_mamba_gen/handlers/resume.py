@@ -23,7 +23,8 @@ class ResumeHandler:
     Load the newest readable checkpoint when a training starts, and go on after its epoch.
 
     Files are read with ``weights_only=True``. A damaged file is passed over with a warning. The ``max_epochs`` asked
-    for now holds, not the one in the file.
+    for now holds, not the one in the file. Only the first run of the trainer loads: one that is run again, as in every
+    round of a federated training, goes on with the weights it was given.
 
     Args:
         path: a checkpoint, or the folder that holds them.
@@ -48,9 +49,12 @@ class ResumeHandler:
     def attach(self, engine: Engine) -> None:
         """Load when ``engine`` starts."""
         self.load_dict.setdefault("trainer", engine)
+        self._resumed = False
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
+        if self._resumed:
+            return
         path, content = self._newest(engine)
         targets = dict(self.load_dict)
         if getattr(engine, "scaler", None) is not None and "scaler" in content:
@@ -65,6 +69,7 @@ class ResumeHandler:
                     target.load_state_dict(content[name])
             except (KeyError, RuntimeError, ValueError) as error:
                 raise DataError(f"{path}: {name} does not fit this training ({error})") from error
+        self._resumed = True
         engine.logger.info(f"resumed from {path} after epoch {engine.state.epoch}")
         if max_epochs is not None and engine.state.epoch >= max_epochs:
             engine.logger.warning(f"{path}: epoch {engine.state.epoch} of {max_epochs}, nothing is left to train")

@@ -13,6 +13,7 @@ from monai.networks import eval_mode
 from ..utils.distributed import is_main_process
 from ..utils.image_grid import SYNTHETIC_MARKS, image_grid, save_png
 from .non_finite_guard import unwrap
+from .tracking import track_pictures
 
 __all__ = ["SampleGridHandler"]
 
@@ -83,7 +84,9 @@ class SampleGridHandler:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), eval_mode(self.network):
             images = self.sampler(inputs, self.network, seeds=self.seeds)
         picture = image_grid(images[:, :1])
-        save_png(self.output_dir / "samples" / f"epoch_{epoch:04d}.png", picture, SYNTHETIC_MARKS)
+        path = self.output_dir / "samples" / f"epoch_{epoch:04d}.png"
+        save_png(path, picture, SYNTHETIC_MARKS)
+        track_pictures(engine, [path], "samples")
         if self.log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
 

@@ -71,6 +71,7 @@ class SyntheticCineSaver(SyntheticFolderSaver):
     """
 
     _content = "cines"
+    _pictures, _show_patients = "*.png", True
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,8 +16,9 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from ..data import append_manifest, manifest_path, merge_manifest, read_manifest
-from ..utils import DataError, get_rank, get_world_size, is_main_process
+from ..utils import DataError, get_rank, get_world_size, is_main_process, remove_leftovers
 from ..utils.weights import state_dict_sha256, weights_sha256
+from .tracking import track_pictures
 
 __all__ = ["SyntheticFolderSaver", "batch_items", "item_path"]
 
@@ -42,6 +44,9 @@ class SyntheticFolderSaver:
     """
     Base of handlers that write marked files into a folder and list them in its manifest.
 
+    One run at a time writes into a folder, in any number of processes. Two runs that share one lose each other's lines
+    of the manifest; jobs that run side by side get a folder each, see `SyntheticFolderDataset`.
+
     Args:
         output_dir: the folder; made where it is missing.
         model_name: name of the model, for the marks.
@@ -55,6 +60,7 @@ class SyntheticFolderSaver:
     """
 
     _content = "images"
+    _pictures, _show_patients = "grid.png", False  # for MLflow
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class SyntheticFolderSaver:
         self._weights_sha256 = None if weights_path is None else weights_sha256(weights_path)
         self._settings: dict[str, Any] | None = None
         self._finished = False
+        self._started = time.time()
 
     def attach(self, engine: Engine) -> None:
         """Save after each iteration of an engine and finish when it has completed."""
@@ -81,6 +88,12 @@ class SyntheticFolderSaver:
         self._check_folder({key: value for key, value in known.items() if key != "weights_sha256" or value is not None})
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save)
         engine.add_event_handler(Events.COMPLETED, lambda _: self.finish())
+        engine.add_event_handler(Events.COMPLETED, self._track)
+
+    def _track(self, engine: Engine) -> None:
+        if is_main_process():
+            pictures = sorted(self.output_dir.glob(self._pictures))
+            track_pictures(engine, pictures, "synthetic", patients=self._show_patients)
 
     def save(self, engine: Engine) -> None:
         """Write what the engine's current iteration made and list it."""
@@ -88,7 +101,7 @@ class SyntheticFolderSaver:
 
     def finish(self) -> None:
         """
-        Merge the parts of the manifest, on rank 0, once all processes are here.
+        Merge the parts of the manifest, on rank 0, once all processes are here, and tidy up after killed runs.
 
         All processes have to call it, and do when their evaluator completes; a second call does nothing.
         """
@@ -98,6 +111,7 @@ class SyntheticFolderSaver:
             dist.barrier()
         if is_main_process():
             self._complete(merge_manifest(self.output_dir))
+            remove_leftovers(self.output_dir, before=self._started)
         self._finished = True
 
     def _complete(self, records: Mapping[int | str, Mapping[str, Any]]) -> None:

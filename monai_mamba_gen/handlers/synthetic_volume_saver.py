@@ -73,6 +73,7 @@ class SyntheticVolumeSaver(SyntheticFolderSaver):
     """
 
     _content = "volumes"
+    _pictures, _show_patients = "*.png", True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from ..metrics.translation import translation_scores
 from ..metrics.translation_report import build_translation_report, translation_table
 from ..utils import SYNTHETIC_MARKS, DataError, is_main_process, save_png
 from .report_files import broadcast, gather_rows, log_report, means_of, write_report
+from .tracking import track_report
 from .translated_items import TranslatedItem, draw_item, image_keys_of, to_output_range, translated_items
 
 __all__ = ["TranslationReportHandler"]
@@ -128,6 +129,7 @@ class TranslationReportHandler:
             log_report(logger, summary_line(report), report)
             metrics = means_of(report["means"])
         engine.state.metrics.update(broadcast(metrics))
+        track_report(engine, [self._picture(row["patient"]) for row in self._rows] if self.picture else [])
 
     def _row(self, item: TranslatedItem) -> dict[str, Any]:
         true = item.volume(self.target_key)
@@ -150,8 +152,10 @@ class TranslationReportHandler:
         return row
 
     def _draw(self, item: TranslatedItem) -> None:
-        path = self.output_dir / f"{cine_name(item.patient)}.png"
-        save_png(path, draw_item(item, self.direction), SYNTHETIC_MARKS)
+        save_png(self._picture(item.patient), draw_item(item, self.direction), SYNTHETIC_MARKS)
+
+    def _picture(self, patient: str) -> Path:
+        return self.output_dir / f"{cine_name(patient)}.png"
 
 
 def summary_line(report: Mapping[str, Any]) -> str:

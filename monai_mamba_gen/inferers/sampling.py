@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..networks.blocks import seed_scan_orders
 from ..networks.schedulers import RespacedDDIMScheduler, RespacedDDPMScheduler
 from ..utils import derive_seed, is_main_process, keyed_generator, per_sample_randn
+from .variation import checked_strength, start_of_sampling
 
 __all__ = ["SamplingInferer"]
 
@@ -94,6 +95,8 @@ class SamplingInferer(Inferer):
         order_seed: seed of the random scan orders.
         cpu_threads: number of threads for sampling on a CPU; None takes what torch has, which is faster in a single
             process, but then another number of threads may change the last bits.
+        strength: above 0 and up to 1. Below 1 the result is a variant of the input (SDEdit): the sampling starts from
+            the input with the noise of that share of the steps, and runs only these. 1 or None starts from pure noise.
 
     Raises:
         ValueError: when the scheduler is another one, or an argument is out of range.
@@ -116,6 +119,7 @@ class SamplingInferer(Inferer):
         progress: bool = True,
         order_seed: int = 0,
         cpu_threads: int | None = 1,
+        strength: float | None = None,
     ) -> None:
         super().__init__()
         if cpu_threads is not None and cpu_threads < 1:
@@ -134,10 +138,12 @@ class SamplingInferer(Inferer):
         self.progress = progress
         self.order_seed = order_seed
         self.cpu_threads = cpu_threads
+        self.strength = checked_strength(strength)
 
     def describe(self) -> dict[str, Any]:
         """Return the JSON-like settings that, with network, noise schedule and seed, determine an image."""
-        return {
+        strength = {} if self.strength is None else {"strength": self.strength}
+        return strength | {
             "sampler": type(self.scheduler).__name__,
             "prediction_type": str(self.scheduler.prediction_type),
             "train_timesteps": self.scheduler.num_train_timesteps,
@@ -154,18 +160,21 @@ class SamplingInferer(Inferer):
         seeds: Sequence[int] | torch.Tensor | None = None,
         condition: torch.Tensor | None = None,
         num_inference_steps: int | None = None,
+        strength: float | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """
         Generate one image for each of the inputs.
 
         Args:
-            inputs: (N, C, H, W[, D]); gives shape, device, dtype and geometry, its values are not used.
+            inputs: (N, C, H, W[, D]); gives shape, device, dtype and geometry. Its values, in the network's range, are
+                used for a strength below 1 only.
             network: called as ``network(x, timesteps=, context=)`` with timesteps (N,) int64.
             seeds: one integer for each image; default ``seed, seed + 1, ...``.
             condition: given to the network as ``context``; labels (N,) int64 where the network has labels, and else
                 floating point where guidance is asked for.
             num_inference_steps: number of steps of this call; default the inferer's.
+            strength: strength of this call; default the inferer's.
             kwargs: given to the network at each step. Under guidance tensors of N rows are doubled, as the images are.
 
         Returns:
@@ -181,28 +190,31 @@ class SamplingInferer(Inferer):
         seeds = _checked_seeds(given, len(inputs), "image")
         context = self._context(network, condition, inputs)
         steps = self.num_inference_steps if num_inference_steps is None else self._checked_steps(num_inference_steps)
-        dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
+        strength = self.strength if strength is None else checked_strength(strength)
         threads = self.cpu_threads if inputs.device.type == "cpu" else None
         with _sampling_mode(network), _fixed_cpu_threads(threads):
-            image = self._sample(network, tuple(inputs.shape), inputs.device, dtype, seeds, context, steps, kwargs)
+            image = self._sample(network, inputs, seeds, context, steps, strength, kwargs)
         return MetaTensor(image).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else image
 
     def _sample(
         self,
         network: nn.Module,
-        shape: tuple[int, ...],
-        device: torch.device,
-        dtype: torch.dtype,
+        inputs: torch.Tensor,
         seeds: Sequence[int],
         context: torch.Tensor | None,
         steps: int,
+        strength: float | None,
         kwargs: dict[str, Any],
     ) -> torch.Tensor:
+        shape, device = tuple(inputs.shape), inputs.device
+        dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
         generators = [keyed_generator(seed, "sample") for seed in seeds]
-        image = per_sample_randn(generators, shape[1:], device, dtype)
         self.scheduler.set_timesteps(steps)
         timesteps = self.scheduler.timesteps.tolist()
-        for step, timestep in enumerate(tqdm(timesteps, "sampling", disable=not (self.progress and is_main_process()))):
+        noise = per_sample_randn(generators, shape[1:], device, dtype)
+        image, first = start_of_sampling(inputs, noise, self.scheduler, strength)
+        hidden = not (self.progress and is_main_process())
+        for step, timestep in enumerate(tqdm(timesteps[first:], "sampling", disable=hidden), first):
             seed_scan_orders(network, derive_seed(self.order_seed, "order", step))
             output = self._predict(network, image, timestep, context, kwargs).to(dtype)
             if isinstance(self.scheduler, RespacedDDPMScheduler):

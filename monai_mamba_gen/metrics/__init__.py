@@ -18,7 +18,7 @@ from .efficientnet_lite0 import EfficientNetLite0, EfficientNetLite0Features
 from .feature_set import FeatureSet
 from .features import FeatureExtractor, ModuleFeatures, RandomConvFeatures, extract_features
 from .frechet import frechet_distance, gaussian_frechet_distance, sample_size_warnings
-from .images import content_hash, from_eight_bit, image_keys, load_images, to_eight_bit
+from .images import content_hash, from_eight_bit, image_batches, image_keys, load_images, to_eight_bit
 from .inception import InceptionV3Features, TorchFidelityFeatures
 from .inception_v3 import InceptionV3
 from .indexed_loss import IndexedMeanLoss
@@ -65,6 +65,7 @@ __all__ = [
     "frechet_distance",
     "from_eight_bit",
     "gaussian_frechet_distance",
+    "image_batches",
     "image_keys",
     "jacobian_determinant",
     "kernel_distance",

@@ -72,7 +72,7 @@ def kernel_distance(
         >>> kernel_distance(torch.zeros(4, 2), torch.ones(4, 2)).mean
         7.0
     """
-    a, b = features_a.detach().cpu().double(), features_b.detach().cpu().double()
+    a, b = features_a.detach().cpu(), features_b.detach().cpu()
     for name, value in (("features_a", a), ("features_b", b)):
         if value.ndim != 2 or value.shape[0] < 2 or value.shape[1] != a.shape[-1]:
             raise ValueError(f"{name} must be (N, D) with N >= 2 and one D for both, got {tuple(value.shape)}")
@@ -86,19 +86,25 @@ def kernel_distance(
     smaller = min(len(a), len(b))
     size = min(1000, max(2, smaller // 2)) if subset_size is None else min(subset_size, smaller)
     if size == len(a) == len(b):
+        a, b = a.double(), b.double()
         value = _unbiased_mmd(_kernel(a, a, degree), _kernel(b, b, degree), _kernel(a, b, degree))
         return KernelDistance(value, math.nan, 1, size)
 
     total = len(a) + len(b)
-    both = torch.cat([a, b])
-    gram = _kernel(both, both, degree) if total <= _MAX_GRAM and total**2 <= subsets * (2 * size) ** 2 else None
+    both = torch.cat([a, b])  # to float64 in parts only, as there may be many
+    gram = (
+        _kernel(both.double(), both.double(), degree)
+        if total <= _MAX_GRAM and total**2 <= subsets * (2 * size) ** 2
+        else None
+    )
     values = []
     for index in range(subsets):
         generator = keyed_generator(seed, "kernel distance", index)
         rows_a = torch.randperm(len(a), generator=generator)[:size]
         rows_b = torch.randperm(len(b), generator=generator)[:size] + len(a)
         rows = torch.cat([rows_a, rows_b])
-        block = _kernel(both[rows], both[rows], degree) if gram is None else gram[rows][:, rows]
+        drawn = both[rows].double()
+        block = _kernel(drawn, drawn, degree) if gram is None else gram[rows][:, rows]
         values.append(_unbiased_mmd(block[:size, :size], block[size:, size:], block[:size, size:]))
     sample = torch.tensor(values, dtype=torch.float64)
     error = float(sample.std() / math.sqrt(subsets)) if subsets > 1 else math.nan

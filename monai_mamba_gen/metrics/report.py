@@ -59,7 +59,7 @@ def _floor(
         halves = real.halves(seed, "floor")
         first, second = (half.subset(n_fake, seed, "floor") for half in halves)
         kind = "two random halves of the real images (no reference set was given; one patient may be in both)"
-    report: dict[str, Any] = {"kind": kind, "n": len(first), "n_against": len(second)}
+    report: dict[str, Any] = {"kind": kind, "n": first.n, "n_against": second.n}
     if len(first) < 2:
         return report | {"frechet_distance": None, "kernel_distance": None}
     return report | compare_sets(first, second, seed, **kernel_arguments)
@@ -81,8 +81,9 @@ def build_report(
 
     Args:
         extractor: the network the features are from.
-        real: features of held-out real images, at least 2.
-        fake: features of synthetic images, at least 2.
+        real: features of held-out real images, at least 2. Of a large set these may be some: the Frechet distance is of
+            all images, the kernel distance of those whose features there are, and the report then says so.
+        fake: features of synthetic images, at least 2; likewise.
         real_images: (N, 1, H, W) in [-1, 1], N >= 2, real images for the diversity.
         fake_images: (N, 1, H, W) in [-1, 1], N >= 2, synthetic images for the diversity.
         reference: features of other real images for the floor; default: halves of ``real``.
@@ -93,12 +94,19 @@ def build_report(
     Returns:
         A dictionary of finite numbers, strings, None, lists and dictionaries of these.
     """
-    floor = _floor(real, len(fake), reference, seed, kernel_arguments)
-    warnings = sample_size_warnings(len(real), len(fake), extractor.dim)
-    if floor["n"] != len(fake):
-        warnings.append(f"the floor is at n = {floor['n']}, not at n_fake = {len(fake)}: there are too few real images")
-    if floor["n_against"] != len(real):
-        warnings.append(f"the floor is against {floor['n_against']} real images, not against all {len(real)}")
+    floor = _floor(real, fake.n, reference, seed, kernel_arguments)
+    warnings = sample_size_warnings(real.n, fake.n, extractor.dim)
+    if floor["n"] != fake.n:
+        cause = "images" if reference is None or reference.n < fake.n else "features kept"
+        warnings.append(f"the floor is at n = {floor['n']}, not at n_fake = {fake.n}: there are too few real {cause}")
+    if floor["n_against"] != real.n:
+        warnings.append(f"the floor is against {floor['n_against']} real images, not against all {real.n}")
+    for name, group in (("synthetic", fake), ("real", real), ("reference", reference)):
+        if group is not None and len(group) < group.n:
+            warnings.append(
+                f"the kernel distance draws from {len(group)} of {group.n} {name} images, chosen by the hash of their "
+                "pixels; the Frechet distance is of all"
+            )
     if real_images.shape[2:] != fake_images.shape[2:]:
         sizes = f"{tuple(real_images.shape[2:])} and {tuple(fake_images.shape[2:])}"
         warnings.append(f"real and synthetic images differ in size: {sizes} pixels")
@@ -108,9 +116,10 @@ def build_report(
         "preprocessing": extractor.preprocessing,
         "feature_dim": extractor.dim,
         "distance_label": extractor.distance_label,
-        "n_real": len(real),
-        "n_fake": len(fake),
+        "n_real": real.n,
+        "n_fake": fake.n,
         "n_floor": floor["n"],
+        "n_features": {"real": len(real), "fake": len(fake)},
         "synthetic_vs_real": compare_sets(fake, real, seed, **kernel_arguments),
         "floor": floor,
         "ms_ssim": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,13 +47,15 @@ def space_time_orders(
         >>> space_time_orders((2, 1, 3), ("space", "time"), bidirectional=False).tolist()
         [[0, 1, 2, 5, 4, 3], [0, 3, 4, 1, 2, 5]]
     """
-    sizes, paths = tuple(int(size) for size in sizes), tuple(paths)
+    in_a_graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    # a trace knows sizes as tensors, and takes others later where they stay that
+    sizes, paths = tuple(size if in_a_graph else int(size) for size in sizes), tuple(paths)
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes must be a number of frames and one or more spatial sizes, all above 0, got {sizes}")
     unknown = [path for path in paths if path not in SPACE_TIME_PATHS]
     if unknown or not paths:
         raise ValueError(f"paths must be one or more of {SPACE_TIME_PATHS}, got {paths}")
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if in_a_graph:
         return _orders(sizes, paths, bidirectional, snake, device)  # a cached table would be a constant of the graph
     return _cached_orders(sizes, paths, bidirectional, snake, device)
 
@@ -62,7 +65,7 @@ def _orders(
 ) -> torch.Tensor:
     spatial = list(range(1, len(sizes)))
     axes = {"space": [0, *spatial], "space_transposed": [0, *reversed(spatial)], "time": [*spatial, 0]}
-    raster = torch.arange(torch.Size(sizes).numel()).view(sizes)
+    raster = torch.arange(math.prod(sizes)).view(sizes)
     forwards = torch.stack([_lay_out(raster.permute(axes[path]), snake) for path in paths])
     return (torch.cat([forwards, forwards.flip(1)]) if bidirectional else forwards).to(device)
 

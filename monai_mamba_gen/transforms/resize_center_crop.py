@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -69,16 +70,17 @@ class ResizeCenterCropd(MapTransform):
         with resize.trace_transform(False), crop.trace_transform(False):
             resized = resize(image)
             if smooth:
-                response = _border_response(spatial[:2], covered, mode)
+                response = _border_response(spatial[:2], tuple(covered), mode)
                 resized = resized / response.reshape(1, *covered, *(1 for _ in spatial[2:]))
             return crop(resized)
 
 
-def _border_response(spatial: Sequence[int], covered: Sequence[int], mode: str) -> torch.Tensor:
+@functools.lru_cache(maxsize=8)
+def _border_response(spatial: tuple[int, ...], covered: tuple[int, ...], mode: str) -> torch.Tensor:
     """
     Return what MONAI's anti-aliased `Resize` makes of an image of ones, (1, H, W).
 
     Its Gaussian filter takes zeros beyond the border, which darkens the rim of every shrunken image; division by this
     undoes it (seen in MONAI 1.6.1, came with PR #4249, no issue found; a test tells when it is no longer needed).
     """
-    return Resize(tuple(covered), mode=mode, anti_aliasing=True)(torch.ones(1, *spatial)).as_tensor()
+    return Resize(covered, mode=mode, anti_aliasing=True)(torch.ones(1, *spatial)).as_tensor()

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.transforms.utils_pytorch_numpy_unification import percentile
 from monai.utils import ensure_tuple
 
 from monai_mamba_gen.utils.errors import DataError
+
+from .data_source import is_picture
 
 __all__ = ["ScaleIntensityJointlyd"]
 
@@ -22,7 +25,7 @@ class ScaleIntensityJointlyd(MapTransform):
 
     The function takes the percentiles ``lower`` and ``upper`` of all voxels of the reference keys together to -1 and 1;
     what lies beyond is clipped. Reference keys that are missing are left out, so that a volume alone is scaled by its
-    own percentiles.
+    own percentiles. MetaTensors note the two percentiles in their metadata, for `RestoreIntensityd`.
 
     Args:
         keys: keys to scale.
@@ -30,6 +33,8 @@ class ScaleIntensityJointlyd(MapTransform):
         lower: percentile that becomes -1, from 0 on and below ``upper``.
         upper: percentile that becomes 1, up to 100.
         allow_missing_keys: whether missing keys are skipped.
+        allow_constant: whether volumes without contrast pass; all their voxels become -1. What is noted is then
+            [-1, 1], or the range of bytes for a picture (PNG, ...).
 
     Raises:
         DataError: at call, when both percentiles have the same value or one is not finite, naming file and key.
@@ -50,6 +55,7 @@ class ScaleIntensityJointlyd(MapTransform):
         lower: float = 0.5,
         upper: float = 99.5,
         allow_missing_keys: bool = False,
+        allow_constant: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if not 0 <= lower < upper <= 100:
@@ -57,6 +63,7 @@ class ScaleIntensityJointlyd(MapTransform):
         self.reference_keys = ensure_tuple(reference_keys)
         self.lower = lower
         self.upper = upper
+        self.allow_constant = allow_constant
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return ``data`` with each key scaled, as float32."""
@@ -66,14 +73,21 @@ class ScaleIntensityJointlyd(MapTransform):
             raise KeyError(f"none of the reference keys {self.reference_keys} is there")
         voxels = torch.cat([torch.as_tensor(result[key]).flatten().float() for key in present])
         low, high = (float(percentile(voxels, share)) for share in (self.lower, self.upper))
-        if not high > low or not torch.isfinite(voxels).all():
+        constant = not high > low
+        if (constant and not self.allow_constant) or not torch.isfinite(voxels).all():
             source = getattr(result[present[0]], "meta", {}).get("filename_or_obj", "in memory")
             reason = (
                 f"constant, the percentiles {self.lower:g} and {self.upper:g} are both {low:g}"
-                if low == high
+                if low == high and not self.allow_constant
                 else "voxels are NaN or infinite"
             )
             raise DataError(f"file {source} (key {present[0]!r}): {reason}")
         for key in self.key_iterator(result):
-            result[key] = ((result[key].float() - low) * (2 / (high - low)) - 1).clamp(-1, 1)
+            if constant:
+                result[key] = result[key].float() * 0 - 1
+            else:
+                result[key] = ((result[key].float() - low) * (2 / (high - low)) - 1).clamp(-1, 1)
+            if isinstance(result[key], MetaTensor):
+                unknown = (0.0, 255.0) if is_picture(result[key]) else (-1.0, 1.0)
+                result[key].meta["intensity_range"] = unknown if constant else (low, high)
         return result

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .atomic_write import atomic_write
-from .checkpoints import load_tensors, load_weights, state_dict_mismatch
+from .atomic_write import atomic_write, remove_leftovers
+from .checkpoints import load_tensors, load_weights, state_dict_mismatch, trained_setting
 from .distributed import (
     batch_size_per_process,
     destroy_process_group,
+    gather_rows,
     get_rank,
     get_world_size,
     init_process_group,
@@ -20,6 +21,7 @@ from .image_grid import SYNTHETIC_MARKS, image_grid, labelled_rows, save_png
 from .optional import import_optional
 from .plain_tensor import plain_tensor
 from .released import load_released_checkpoint
+from .safetensors_files import read_safetensors, write_safetensors
 from .seeding import derive_seed, keyed_generator, per_sample_randn
 from .stage_weights import load_latent_space, load_part
 from .translation_picture import middle_slice, translation_picture
@@ -35,6 +37,7 @@ __all__ = [
     "destroy_process_group",
     "file_sha256",
     "film_strip",
+    "gather_rows",
     "get_rank",
     "get_world_size",
     "image_grid",
@@ -51,14 +54,18 @@ __all__ = [
     "middle_slice",
     "plain_tensor",
     "per_sample_randn",
+    "remove_leftovers",
     "root_cause",
     "save_gif",
     "save_png",
     "state_dict_sha256",
     "translation_picture",
+    "read_safetensors",
     "weights_sha256",
+    "write_safetensors",
     "state_dict_mismatch",
     "load_latent_space",
     "load_part",
     "train_first_stage",
+    "trained_setting",
 ]

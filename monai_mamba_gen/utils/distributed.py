@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sized
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from monai.utils import evenly_divisible_all_gather
 
 from .errors import DataError
 
 __all__ = [
     "batch_size_per_process",
     "destroy_process_group",
+    "gather_rows",
     "get_rank",
     "get_world_size",
     "init_process_group",
@@ -47,24 +50,48 @@ def local_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def init_process_group() -> None:
+def init_process_group(timeout_hours: float | None = None) -> None:
     """
     Join the processes that torchrun started: nccl where there are GPUs, gloo where there are none.
 
     Does nothing where torchrun did not start this process, or a process group is there already.
+
+    Args:
+        timeout_hours: how long a process waits for the others; default PyTorch's, which is 10 minutes for nccl. Where
+            processes generate for hours and meet at the end, the first to finish would give up before the last.
+
+    Raises:
+        ValueError: when timeout_hours is not above 0.
     """
+    if timeout_hours is not None and not timeout_hours > 0:
+        raise ValueError(f"timeout_hours must be None or above 0, got {timeout_hours!r}")
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ or _initialized():
         return
     device = local_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    limit = {} if timeout_hours is None else {"timeout": timedelta(hours=timeout_hours)}
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **limit)
 
 
 def destroy_process_group() -> None:
     """Leave the process group; does nothing where there is none."""
     if _initialized():
         dist.destroy_process_group()
+
+
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """
+    Return the rows of all processes, on the CPU whatever the backend; every process has to call this.
+
+    Args:
+        rows: (n, ...), of one type and one shape but for n, which may differ between processes and be 0.
+
+    Example:
+        >>> gather_rows(torch.tensor([3, 4])).tolist()
+        [3, 4]
+    """
+    return evenly_divisible_all_gather(rows, concat=True).cpu()
 
 
 def batch_size_per_process(batch_size: int, dataset: Sized | None = None) -> int:

@@ -37,8 +37,13 @@ def _is_no_repetition(record: logging.LogRecord) -> bool:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether a user can act on the error: a `DataError`, or a ValueError raised by this package's own lines."""
-    if isinstance(error, DataError):
+    """
+    Whether a user can act on the error.
+
+    That is a `DataError`, a ValueError or ImportError raised by this package's own lines, and MONAI's word on a package
+    that is not installed.
+    """
+    if isinstance(error, DataError) or type(error).__name__ == "OptionalImportError":
         return True
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
@@ -57,9 +62,9 @@ def install_concise_errors() -> None:
     """
     Show an error that the user can act on as one line instead of the traceback of every layer above it.
 
-    Such errors are `DataError` and every ValueError or ImportError that this package raises itself. Bundle configs call
-    this first. Set ``MONAI_MAMBA_GEN_TRACEBACK=1`` to see whole tracebacks again. Other errors are shown as Python
-    shows them.
+    Such errors are `DataError`, every ValueError or ImportError that this package raises itself, and MONAI's
+    ``OptionalImportError`` for a package that is not installed. Bundle configs call this first. Set
+    ``MONAI_MAMBA_GEN_TRACEBACK=1`` to see whole tracebacks again. Other errors are shown as Python shows them.
 
     Example:
         >>> install_concise_errors()
@@ -73,7 +78,10 @@ def install_concise_errors() -> None:
         if _is_ours(cause) and not os.environ.get(_TRACEBACK):
             if _line_is_open():
                 print(file=sys.stderr)
-            print(f"monai_mamba_gen: error: {cause}", file=sys.stderr)
+            text = str(cause)
+            if type(cause).__name__ == "OptionalImportError":  # a traceback follows in the text itself
+                text = text.partition("\n")[0]
+            print(f"monai_mamba_gen: error: {text}", file=sys.stderr)
         else:
             previous(kind, error, traceback)
 

@@ -17,7 +17,12 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from monai_mamba_gen.data import write_acdc_phantom, write_synthrad_phantom
+from monai_mamba_gen.data import (
+    write_acdc_phantom,
+    write_brats_phantom,
+    write_chestxray14_phantom,
+    write_synthrad_phantom,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.parent for path in (ROOT / "bundles").glob("*/configs"))
@@ -152,7 +157,10 @@ def run():
         command=run_command,
         tiny=TINY,
         tiny_generation=TINY_GENERATION,
+        bundles=BUNDLES,
         acdc=ROOT / "bundles" / "acdc_slices_vm_ddpm_synthesis",
+        brats=ROOT / "bundles" / "brats2018_slices_vm_ddpm_synthesis",
+        chest=ROOT / "bundles" / "chestxray14_vm_ddpm_synthesis",
         cine=ROOT / "bundles" / "acdc_cine_mstg_synthesis",
         cine_tiny=CINE_TINY,
         cine_tiny_generation=CINE_TINY_GENERATION,
@@ -189,6 +197,29 @@ def phantoms(tmp_path_factory) -> Path:
     return write_acdc_phantom(
         tmp_path_factory.mktemp("phantoms") / "acdc", num_patients=4, num_frames=4, shape=(32, 32, 4)
     )
+
+
+@pytest.fixture(scope="session")
+def brains(tmp_path_factory) -> Path:
+    """Four patients in BraTS 2018's layout; three are for training."""
+    return write_brats_phantom(tmp_path_factory.mktemp("brains") / "brats", num_patients=4, shape=(32, 32, 16))
+
+
+@pytest.fixture(scope="session")
+def chests(tmp_path_factory) -> Path:
+    """Sixteen patients with two chest X-rays each in ChestX-ray14's layout."""
+    return write_chestxray14_phantom(tmp_path_factory.mktemp("chests") / "nih", num_patients=16, size=32)
+
+
+@pytest.fixture
+def vm_ddpm(request):
+    """Return the folder and the phantoms of a bundle of VM-DDPM by its short name."""
+    data = {"acdc": "phantoms", "brats": "brains", "chest": "chests"}
+
+    def call(name):
+        return getattr(request.getfixturevalue("run"), name), request.getfixturevalue(data[name])
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -194,8 +194,10 @@ def test_parts_that_monai_label_takes(run, beats, cine_trained):
         assert tuple(int(side) for side in image.meta["spatial_shape"]) == source.shape
         frames[frame, seed] = pred
     assert not torch.equal(frames[0, 0], frames[1, 0]) and not torch.equal(frames[1, 0], frames[1, 7])
-    assert float(max(frame.abs().max() for frame in frames.values())) <= 1 + 1e-5
-    assert label_request(parser, path, network, frame=-1, seed=0)[1].shape == (4, *source.shape)
+    low, high = np.percentile(source.get_fdata(), [0, 100])  # grey values are the image's
+    assert all(low - 1e-3 <= float(each.min()) < float(each.max()) <= high * 1.001 for each in frames.values())
+    # all frames together would be no NIfTI: the one that is the least like the first
+    assert label_request(parser, path, network, frame=-1, seed=0)[1].shape == (1, *source.shape)
 
 
 def test_demo_over_train_needs_no_data(run, tmp_path):

@@ -7,6 +7,7 @@ import math
 import shutil
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -173,10 +174,12 @@ def test_parts_that_monai_label_takes(run, phantoms, trained, tmp_path):
     network.load_state_dict(torch.load(trained / "models" / "model.pt", weights_only=True))
     data = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "slice.nii.gz")})
     result = parser.get_parsed_content("inferer")(data["image"][None], network)
+    assert result.shape == (1, 1, 16, 16) and float(result.abs().max()) <= 1.0
     data = parser.get_parsed_content("postprocessing")({**data, "pred": result[0]})
-    assert data["pred"].shape == data["image"].shape == (1, 16, 16)
-    assert torch.allclose(data["pred"].affine, data["image"].affine, atol=1e-6)
-    assert float(data["pred"].abs().max()) <= 1.0
+    assert data["pred"].shape == (1, 32, 32, 1)
+    assert np.allclose(data["pred"].affine.numpy(), volume.affine, atol=1e-6)
+    values = volume.get_fdata()[..., 0]
+    assert values.min() <= float(data["pred"].min()) < float(data["pred"].max()) <= values.max()
 
 
 def test_png_output(run, trained, tmp_path):

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
-from monai_mamba_gen.data import append_manifest, manifest_path, merge_manifest, read_manifest
+from monai_mamba_gen.data import (
+    append_manifest,
+    finished_seeds,
+    iterate_manifest,
+    manifest,
+    manifest_path,
+    merge_manifest,
+    read_manifest,
+)
 
 
 def record(seed, **more):
-    return {"seed": seed, "file": f"{seed}.png", "sha256": "0", **more}
+    return {"seed": seed, "file": f"{seed}.png", "sha256": "0"} | more
 
 
 def test_order_and_duplicates(tmp_path):
@@ -39,3 +48,24 @@ def test_parts_of_several_processes(tmp_path):
     merge_manifest(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.jsonl"]
     assert list(read_manifest(tmp_path)) == [8, 9, 10]
+
+
+def test_lines_come_one_by_one_and_only_whole_ones(tmp_path):
+    path = manifest_path(tmp_path)
+    append_manifest(path, [record(2), record(1), record(2, steps=5)])
+    with open(path, "a") as file:
+        file.write('{"seed": 3}\n[1]\n{"seed": 4, "file": "4.png", "sha256": "0"}')
+    assert [(seed, line.get("steps")) for seed, line in iterate_manifest(tmp_path)] == [(2, None), (1, None), (2, 5)]
+    assert list(iterate_manifest(tmp_path / "nothing")) == []
+
+
+def test_only_the_files_asked_about_are_read(tmp_path, monkeypatch):
+    content = b"image"
+    digest = hashlib.sha256(content).hexdigest()
+    for seed in range(4):
+        (tmp_path / f"{seed}.png").write_bytes(content)
+    append_manifest(manifest_path(tmp_path), [record(seed, sha256=digest) for seed in range(4)])
+    hashed = []
+    monkeypatch.setattr(manifest, "file_sha256", lambda path: hashed.append(path.name) or digest)
+    assert finished_seeds(tmp_path, {1, 3, 9}) == {1, 3} and hashed == ["1.png", "3.png"]
+    assert finished_seeds(tmp_path) == {0, 1, 2, 3}

@@ -162,6 +162,7 @@ def test_augmentation_depends_on_the_key_alone(root):
     other = SliceDataset(data, prepare(), augment(), seed=2, progress=False)
     assert not torch.equal(other[3]["image"], first[3]) or not torch.equal(other[4]["image"], first[4])
     assert torch.equal(dataset.images(), SliceDataset(data, prepare(), progress=False).images())
+    assert torch.equal(torch.stack([dataset.image(index) for index in range(len(dataset))]), dataset.images())
 
 
 def test_flips_only_flip(root):
@@ -363,3 +364,54 @@ def test_cache_is_made_anew_for_other_files_and_settings(root, tmp_path):
     for entry in folder.iterdir():
         (entry / "0.npy").write_bytes(b"damaged")
     assert _cached(data, folder)[1] == 1 and torch.equal(_cached(data, folder)[0].images(), fresh.images())
+
+
+def _picture(item):
+    return {"image": torch.rand(1, 4, 4, 3, generator=torch.Generator().manual_seed(0))}
+
+
+def test_numbers_of_the_item_reach_its_slices():
+    data = [{"image": name, "class_label": label, "age": age} for name, label, age in (("a", 1, 0.5), ("b", 0, 2.0))]
+    dataset = SliceDataset(data, _picture, progress=False)
+    labels = [dataset[index]["class_label"] for index in range(6)]
+    assert torch.stack(labels).tolist() == [1, 1, 1, 0, 0, 0] and labels[0].dtype == torch.int64
+    assert (
+        "age" not in dataset[0] and "class_label" not in SliceDataset(data, _picture, item_keys=(), progress=False)[0]
+    )
+    batch = next(iter(DataLoader(SliceDataset(data, _picture, item_keys=("age",), progress=False), batch_size=6)))
+    assert batch["age"].tolist() == [0.5, 0.5, 0.5, 2, 2, 2] and "class_label" not in batch
+    assert "class_label" not in SliceDataset([{"image": "a"}], _picture, progress=False)[0], "there is none"
+    changed = SliceDataset(data, _picture, lambda item: item | {"class_label": torch.tensor(7)}, progress=False)
+    assert changed[0]["class_label"] == 7, "a transform has the last word"
+
+
+def test_numbers_that_are_missing_or_none():
+    for second, message in (
+        ({}, "volume b: has no 'class_label'"),
+        ({"class_label": "x"}, "'class_label' is no number"),
+    ):
+        with pytest.raises(DataError, match=message):
+            SliceDataset([{"image": "a", "class_label": 1}, {"image": "b", **second}], _picture, progress=False)
+
+
+def test_the_cache_never_mixes_up_class_labels(root, tmp_path):
+    data = acdc_datalist(root, "all")[:1]
+    for label in (0, 1, 0):
+        dataset = SliceDataset([{**data[0], "class_label": label}], prepare(), progress=False, cache_dir=tmp_path / "c")
+        assert {int(dataset[index]["class_label"]) for index in range(len(dataset))} == {label}
+
+
+def test_more_cached_volumes_than_files_may_be_open(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of a process are Unix's")
+    data = []
+    for number in range(60):
+        (tmp_path / f"{number}.nii").write_bytes(b"x")
+        data.append({"image": str(tmp_path / f"{number}.nii")})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 30, hard))
+    try:
+        dataset = SliceDataset(data, _picture, progress=False, cache_dir=tmp_path / "cache")
+        assert len(dataset) == 180 and torch.equal(dataset[179]["image"], dataset[2]["image"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

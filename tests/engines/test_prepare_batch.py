@@ -103,6 +103,11 @@ def test_meta_tensors_become_plain():
     assert {type(each) for each in (images, target, *kwargs.values())} == {torch.Tensor}
 
 
+def test_a_batch_without_the_condition_is_refused():
+    with pytest.raises(ValueError, match="condition_name must be a key of the batch .*got 'class_label'"):
+        draw(SeededDiffusionPrepareBatch(10, "class_label"), count=2)
+
+
 @pytest.mark.parametrize("wrong", [{"num_train_timesteps": 0}, {"condition_dropout": 1.5}])
 def test_arguments(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -37,6 +37,46 @@ def test_buffers_are_copies():
         assert average.data_ptr() != buffer.data_ptr(), name
 
 
+def test_weights_replaced_between_runs_start_the_average_anew():
+    network = torch.nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(0.0)
+    ema = EMA(network, decay=0.9)
+
+    @torch.no_grad()
+    def step(engine, batch):
+        network.weight.add_(1.0)
+
+    def average():
+        return float(ema.ema_model.weight.detach())
+
+    trainer = Engine(step)
+    ema.attach(trainer)
+    network.load_state_dict({"weight": torch.full((1, 1), 5.0)})  # before the first run
+    trainer.run([0] * 4, max_epochs=1)
+    once = average()
+    assert 7 < once < 9
+    trainer.run([0] * 4, max_epochs=2)  # nothing replaced: goes on
+    assert trainer.state.iteration == 8 and 9 < average() < 13
+    network.load_state_dict({"weight": torch.full((1, 1), 105.0)})
+    starts = []
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: starts.append(average()))
+    trainer.run([0] * 4, max_epochs=3)
+    assert starts == [105.0] and average() == pytest.approx(100 + once), "the warm-up starts again too"
+
+
+def test_a_resumed_average_is_kept():
+    network = torch.nn.Linear(1, 1, bias=False)
+    ema = EMA(network, decay=0.9)
+    ema.ema_model.weight.data.fill_(7.0)
+    trainer = Engine(lambda engine, batch: engine.terminate())
+    trainer.load_state_dict({"iteration": 4, "max_epochs": 3, "epoch_length": 4})
+    ema.attach(trainer)
+    averages = []
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda engine: averages.append(float(ema.ema_model.weight)))
+    trainer.run([0] * 4, max_epochs=3)
+    assert averages == [7.0]
+
+
 def test_ignites_own_handler_still_needs_this_one():
     """When this fails, ignite's EMAHandler has changed: see whether it can be used as it is."""
     network = torch.nn.BatchNorm1d(2)

@@ -156,8 +156,30 @@ def test_faults_name_the_set_and_real_ones_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("batch_size", 0), ("kid_degree", 0), ("kid_subsets", 0), ("ms_ssim_pairs", 0), ("num_pictures", 0)]
-    + [("kid_subset_size", 1)],
+    + [("kid_subset_size", 1), ("max_features", 1)],
 )
 def test_bad_arguments(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*got {value}"):
         FIDHandler(RandomConvFeatures(4), items(randu(4)), tmp_path, **{name: value})
+
+
+def test_many_images_need_few_features(tmp_path):
+    """The Frechet distance is of all images, the kernel distance of some, and the report says so."""
+    real, fake, extractor = items(randu(40)), [randu(8, seed) / 2 for seed in range(1, 6)], RandomConvFeatures(4)
+    metrics = run(FIDHandler(extractor, real, tmp_path / "all", real), fake)
+    options = {"max_features": 12, "cache_dir": tmp_path / "cache", "batch_size": 7}
+    few = run(FIDHandler(extractor, real, tmp_path, real, **options), fake)
+    assert few["frechet_distance"] == pytest.approx(metrics["frechet_distance"], rel=1e-6)
+    assert few["kernel_distance"] != metrics["kernel_distance"]
+    assert few["kernel_distance"] == pytest.approx(metrics["kernel_distance"], rel=0.5)
+    report = report_in(tmp_path)
+    assert (report["n_real"], report["n_fake"], report["n_floor"]) == (40, 40, 40)
+    assert report["n_features"] == {"real": 12, "fake": 12}
+    assert report["floor"]["frechet_distance"] == pytest.approx(0, abs=1e-9)  # the reference is the real set, all of it
+    assert sum("draws from 12 of 40" in warning for warning in report["warnings"]) == 3
+    assert run(FIDHandler(extractor, real, tmp_path, real, **options), fake) == few  # from the cache
+    fewer = run(FIDHandler(extractor, real, tmp_path, real, **options), fake[:4])
+    assert fewer["frechet_distance"] > 0 and report_in(tmp_path)["n_floor"] == 12
+    assert any(
+        "n = 12, not at n_fake = 32: there are too few real features kept" in w for w in report_in(tmp_path)["warnings"]
+    )

@@ -39,6 +39,16 @@ def test_goes_on_after_the_saved_epoch_until_the_newly_asked_one(tmp_path):
     assert resume(tmp_path, epochs=1).ran == []
 
 
+def test_only_the_first_run_loads(tmp_path):
+    """Weights that a server puts into the network between two runs stay."""
+    network = torch.nn.Linear(2, 3)
+    saved(tmp_path)
+    trainer = resume(tmp_path, network, epochs=3)
+    torch.nn.init.constant_(network.weight, 7.0)
+    trainer.run([0, 1], max_epochs=4)
+    assert trainer.ran == [3, 3, 4, 4] and bool((network.weight == 7.0).all())
+
+
 def test_loads_into_a_wrapped_network(tmp_path):
     network, wrapped = torch.nn.Linear(2, 3), torch.nn.DataParallel(torch.nn.Linear(2, 3))
     saved(tmp_path, network=network)

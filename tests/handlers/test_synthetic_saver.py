@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import nibabel as nib
 import numpy as np
@@ -185,6 +187,17 @@ def test_finished_run_is_left_alone_and_a_lost_grid_drawn_again(tmp_path):
     generate(tmp_path)
     assert contents(tmp_path) == before and (tmp_path / "manifest.jsonl").read_bytes() == manifest
     assert (tmp_path / "grid.png").exists()
+
+
+def test_what_a_killed_run_left_is_tidied_up(tmp_path):
+    """A temporary file older than the run is a killed one's; one that is younger could be another's."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, age in ((".seed_000003.nii.gz.4242.tmp", 60), (".seed_000004.nii.gz.4243.tmp", -60)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age, time.time() - age))
+    generate(folder)
+    assert [path.name for path in folder.glob(".*")] == [".seed_000004.nii.gz.4243.tmp"]
 
 
 def test_other_settings_are_refused(tmp_path):

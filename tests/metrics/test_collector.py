@@ -2,8 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from monai_mamba_gen.metrics import FeatureCollector, FeatureSet, ModuleFeatures, RandomConvFeatures
-from monai_mamba_gen.metrics.images import content_hash, from_eight_bit, image_keys, load_images, to_eight_bit
+from monai_mamba_gen.metrics import FeatureCollector, FeatureSet, ModuleFeatures, RandomConvFeatures, images
+from monai_mamba_gen.metrics.images import (
+    content_hash,
+    from_eight_bit,
+    image_batches,
+    image_keys,
+    load_images,
+    to_eight_bit,
+)
 from monai_mamba_gen.utils.errors import DataError
 
 
@@ -109,3 +116,75 @@ def test_load_images_from_a_list_and_from_an_object():
 def test_load_images_refuses(items, message):
     with pytest.raises(DataError, match=message):
         load_images(items, "reference")
+
+
+class OneByOne:
+    """A set that makes each image when it is asked for it, and counts how many there were at once."""
+
+    def __init__(self, n):
+        self.n, self.taken = n, []
+
+    def __len__(self):
+        return self.n
+
+    def image(self, index):
+        self.taken.append(index)
+        return randu(1, seed=index)[0]
+
+
+def test_image_batches_are_taken_one_after_the_other(monkeypatch):
+    dataset = OneByOne(11)
+    batches = image_batches(dataset, batch_size=4)
+    assert dataset.taken == [] and len(next(batches)) == 4 and dataset.taken == [0, 1, 2, 3]
+    whole = list(image_batches(dataset, batch_size=4))
+    assert torch.equal(torch.cat(whole), to_eight_bit(torch.cat([randu(1, seed=index) for index in range(11)])))
+    monkeypatch.setattr(images, "get_world_size", lambda: 2)
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(images, "get_rank", lambda rank=rank: rank)
+        shares.append(list(image_batches(dataset, batch_size=4)))
+    assert [len(batch) for batch in shares[0]] == [4, 3] and torch.equal(shares[1][0], whole[1])
+    monkeypatch.setattr(images, "get_rank", lambda: 3)
+    with pytest.raises(DataError, match="leave none for process 3"):
+        load_images(dataset)
+
+
+def test_bounded_features_and_moments_of_all():
+    """Whatever order and batches they come in, the same features are kept; the moments are those of all images."""
+    many, extractor = randu(50), RandomConvFeatures(4)
+    everything = FeatureCollector(extractor, "synthetic")
+    everything.add(many)
+    complete = everything.gather()
+    for order, batch in ((torch.arange(50), 3), (torch.arange(50).flip(0), 20)):
+        collector = FeatureCollector(extractor, "synthetic", max_features=7)
+        for part in many[order].split(batch):
+            collector.add(part)
+            assert sum(map(len, collector._features)) <= 2 * 7 + 20
+        bounded = collector.gather()
+        assert len(bounded) == 7 and bounded.n == complete.n == len(complete) == 50
+        assert torch.equal(bounded.keys, complete.keys[:7])
+        torch.testing.assert_close(bounded.features, complete.features[:7])
+        torch.testing.assert_close(bounded.moments.cov, complete.moments.cov)
+        assert bounded.subset(50, 0) is bounded and bounded.subset(40, 0).n == 7 and bounded.subset(5, 0).n == 5
+    with pytest.raises(ValueError, match="max_features must be None or at least 2, got 1"):
+        FeatureCollector(extractor, "synthetic", max_features=1)
+
+
+def test_kept_images_do_not_depend_on_the_order():
+    many, results = randu(30), []
+    for order in (torch.arange(30), torch.arange(30).flip(0)):
+        collector = FeatureCollector(RandomConvFeatures(4), "synthetic", keep=6)
+        for part in many[order].split(4):
+            collector.add(part, with_features=False)
+        assert len(collector._kept[1]) == 6
+        results.append(collector.gather_images())
+    assert torch.equal(*results) and collector.gather().n == 0
+
+
+def test_moments_of_a_part_are_saved_with_it(tmp_path):
+    moments = FeatureSet(torch.rand(9, 3), torch.arange(9)).moments
+    part = FeatureSet(torch.rand(2, 3), torch.arange(2), moments)
+    part.save(tmp_path / "part.npz")
+    loaded = FeatureSet.load(tmp_path / "part.npz")
+    assert (len(loaded), loaded.n) == (2, 9)
+    assert torch.equal(loaded.moments.outer, moments.outer) and torch.equal(loaded.moments.mean, moments.mean)

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from monai_mamba_gen.utils import DataError, load_weights
+from monai_mamba_gen.utils import DataError, load_weights, trained_setting
 
 
 def saved(folder, network=None):
@@ -20,6 +20,14 @@ def test_loads_a_bare_state_dict(tmp_path):
     source = torch.nn.Linear(2, 3)
     loaded = load_weights(torch.nn.Linear(2, 3), saved(tmp_path, source))
     assert torch.equal(loaded.weight, source.weight) and torch.equal(loaded.bias, source.bias)
+
+
+def test_without_a_file_the_network_keeps_its_weights_and_says_so(caplog):
+    network = torch.nn.Linear(2, 3)
+    before = network.weight.clone()
+    assert load_weights(network, None, {"preset": "base"}) is network and torch.equal(network.weight, before)
+    assert "no file of weights" in caplog.text
+    assert trained_setting(None, "preset", "base") == "base"
 
 
 def test_missing_damaged_and_foreign_files_are_named(tmp_path):
@@ -64,3 +72,20 @@ def test_settings_must_be_those_of_the_training(tmp_path):
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(DataError, match="model.json is damaged"):
         load_weights(torch.nn.Linear(2, 3), path, {"prediction_type": "epsilon"})
+
+
+def test_settings_of_the_training_are_read_beside_the_weights(tmp_path):
+    path = tmp_path / "model.pt"  # need not exist: a config asks before the weights are loaded
+    assert trained_setting(path, "preset", "base") == "base"
+    (tmp_path / "model.json").write_text(json.dumps({"image_size": [64, 64], "num_class_embeds": None}))
+    assert trained_setting(str(path), "image_size", [128, 128]) == [64, 64]
+    assert trained_setting(path, "num_class_embeds", 2) is None, "null is an answer, not silence"
+    assert trained_setting(path, "preset", "base") == "base" and trained_setting(path, "preset") is None
+    assert trained_setting(tmp_path / "other.pt", "image_size", [128, 128]) == [128, 128]
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_damaged_settings_of_the_training_are_named(tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(DataError, match="model.json is damaged"):
+        trained_setting(tmp_path / "model.pt", "preset", "base")

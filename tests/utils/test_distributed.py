@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,6 +11,8 @@ from monai_mamba_gen.utils import (
     DataError,
     batch_size_per_process,
     destroy_process_group,
+    distributed,
+    gather_rows,
     get_rank,
     get_world_size,
     init_process_group,
@@ -81,3 +85,26 @@ def test_processes_that_do_not_know_of_each_other(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DataError, match="torchrun started 2 processes .* add configs/multi_gpu_train.json"):
         batch_size_per_process(4)
+
+
+def test_a_longer_wait_for_the_others(monkeypatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    given = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: given.update(options))
+    init_process_group(timeout_hours=1.5)
+    assert given == {"timeout": timedelta(minutes=90)}
+    with pytest.raises(ValueError, match="timeout_hours must be None or above 0, got 0"):
+        init_process_group(timeout_hours=0)
+
+
+def test_rows_come_back_on_the_cpu(monkeypatch) -> None:
+    """A GPU backend gathers on the GPU; what is gathered is sorted and saved on the CPU."""
+
+    class OnTheGpu:
+        def cpu(self):
+            return torch.tensor([1, 2])
+
+    monkeypatch.setattr(distributed, "evenly_divisible_all_gather", lambda rows, concat: OnTheGpu())
+    assert gather_rows(torch.tensor([1])).tolist() == [1, 2]

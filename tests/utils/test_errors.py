@@ -45,6 +45,10 @@ ONE_LINE = {
     "wrapped by a library": (WRAPPED, "image.nii: key 'image': NaN voxels"),
     "caused by a library": (CAUSED, "model.pt is damaged"),
     "argument": ("derive_seed()", "key must be a non-empty sequence of int and str, got ()"),
+    "package of MONAI": (
+        "from monai.utils import optional_import\noptional_import('no_such', descriptor='Please install it.')[0].name",
+        "Please install it. (No module named 'no_such')",
+    ),
     "extra": ("import_optional('no_such_module', 'metrics')", "no_such_module is needed here: pip install"),
 }
 

@@ -18,6 +18,7 @@ from .mst_block import MSTBlock
 from .padding import pad_to_multiple
 from .patch_tokens import PatchHead, PatchTokens, position_table
 from .phases import expand_phases
+from .scriptable import ScriptableDenoiser, portable_trace
 from .sinusoid_embedding import SinusoidEmbedding
 from .space_time_scan import SpaceTimeScan
 from .ss2d import SS2D, seed_scan_orders
@@ -40,6 +41,7 @@ __all__ = [
     "SCAN_ORDERS",
     "SS2D",
     "SSLayer",
+    "ScriptableDenoiser",
     "SinusoidEmbedding",
     "SpaceTimeScan",
     "TimeConvBlock",
@@ -53,6 +55,7 @@ __all__ = [
     "group_norm",
     "integrate_velocity",
     "pad_to_multiple",
+    "portable_trace",
     "position_table",
     "seed_scan_orders",
     "warp_frames",

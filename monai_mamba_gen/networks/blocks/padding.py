@@ -27,4 +27,6 @@ def pad_to_multiple(x: torch.Tensor, multiple: int | Sequence[int]) -> torch.Ten
     sizes = x.shape[2:]
     multiples = [multiple] * len(sizes) if isinstance(multiple, int) else list(multiple)
     amounts = [amount for size, each in zip(sizes, multiples, strict=True) for amount in (-size % each, 0)]
-    return F.pad(x, amounts[::-1], mode="replicate") if any(amounts) else x
+    if not torch.jit.is_tracing() and not any(amounts):
+        return x
+    return F.pad(x, amounts[::-1], mode="replicate")  # in a trace always, so that it takes sizes that do need it

@@ -79,8 +79,9 @@ class SpaceTimeScan(DirectionalScan):
         tokens = x.movedim(2, -1).reshape(batch, -1, x.shape[2])  # (N, L, C), L = T * prod(S)
         inner, gate = pointwise(tokens, self.in_proj.weight).chunk(2, dim=-1)  # (N, L, E) each
         if self.conv is not None:
-            image = inner.reshape(batch * frames, *spatial, -1).movedim(-1, 1)  # (N T, E, *S)
+            # torch's ONNX exporter mistakes a negative first argument of movedim
+            image = inner.reshape(batch * frames, *spatial, -1).movedim(1 + len(spatial), 1)  # (N T, E, *S)
             inner = self.conv(image).movedim(1, -1).reshape(batch, orders.shape[1], -1)
         y = self.scan(nn.functional.silu(inner), orders)  # (N, L, E)
         y = pointwise(self.out_norm(y) * nn.functional.silu(gate), self.out_proj.weight)  # (N, L, C)
-        return y.reshape(batch, frames, *spatial, -1).movedim(-1, 2)
+        return y.reshape(batch, frames, *spatial, -1).movedim(2 + len(spatial), 2)

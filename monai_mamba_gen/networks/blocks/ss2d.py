@@ -30,7 +30,8 @@ class SS2D(DirectionalScan):
         dt_rank: rank of the step-size projection; ``"auto"`` is ``ceil(d_model / 16)``.
         d_conv: kernel size of the depthwise convolution, odd.
         sequence_regeneration: ``"always"``: a new random order at every scan; ``"train"``: only in training mode;
-            ``"off"``: never, the output is then a plain function of the input.
+            ``"off"``: never, the output is then a plain function of the input. Traced and exported networks do as
+            ``"off"`` does, whatever stands here.
         scan_backend: backend of `ordered_scan`; default the fastest.
 
     Raises:
@@ -69,6 +70,8 @@ class SS2D(DirectionalScan):
 
     def draw_order(self, height: int, width: int) -> torch.Tensor | None:
         """Draw the shuffle (L,) of the next scan, or None where Sequence Regeneration is off."""
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            return None  # an exported network gives the same answer twice
         if self.sequence_regeneration == "off" or (self.sequence_regeneration == "train" and not self.training):
             return None
         return random_order(height * width, self.order_generator)

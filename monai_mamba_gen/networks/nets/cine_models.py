@@ -32,6 +32,7 @@ def cine_model(
     phase_path: str | None = None,
     target_in_code: bool | None = None,
     velocity_stride: int | None = None,
+    num_frames: int = 10,
     **deformation: Sequence[int],
 ) -> nn.Module:
     """
@@ -49,6 +50,7 @@ def cine_model(
         phase_path: see `DeformableDiffusion`.
         target_in_code: see `DeformableDiffusion`; None: true for ``"mstg"``, false for ``"ddm"``.
         velocity_stride: see `DeformableDiffusion`; None: 2 for ``"mstg"``, 1 for the others.
+        num_frames: frames that the network makes of two volumes alone, see `DeformableDiffusion.interpolate`.
         deformation: ``channels`` and ``final_conv_channels`` of `DeformableDiffusion`.
 
     Raises:
@@ -66,7 +68,7 @@ def cine_model(
     if name != "voxelmorph":
         code = {"mstg": 7, "ddm": 0}[name] if code_channels is None else code_channels
         denoiser = _mstg(mstg, 1 + code) if name == "mstg" else DDMUNet(**{**(ddm or {}), "out_channels": 1 + code})
-    return DeformableDiffusion(
+    network = DeformableDiffusion(
         denoiser,
         code_channels=code,
         integration_steps=integration_steps,
@@ -75,3 +77,5 @@ def cine_model(
         target_in_code=name == "mstg" if target_in_code is None else target_in_code,
         **deformation,
     )
+    network.num_frames = num_frames
+    return network

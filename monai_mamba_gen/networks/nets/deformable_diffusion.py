@@ -16,6 +16,7 @@ from torch import nn
 from ..blocks import pad_to_multiple
 from ..blocks.displacement import at_least_float32, integrate_velocity, warp_frames
 from ..blocks.phases import expand_phases
+from .interpolation import InterpolationNetwork
 
 __all__ = ["DeformableDiffusion"]
 
@@ -25,7 +26,7 @@ _UNET_OUT_CHANNELS = 16
 Phases = torch.Tensor | Sequence[float] | float
 
 
-class DeformableDiffusion(nn.Module):
+class DeformableDiffusion(InterpolationNetwork):
     """
     The heart beat as a deformation of its end-diastolic (ED) volume.
 
@@ -227,9 +228,9 @@ class DeformableDiffusion(nn.Module):
         timesteps: torch.Tensor | None = None,
         context: torch.Tensor | None = None,
         phases: Phases | None = None,
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, torch.Tensor] | torch.Tensor:
         """
-        Predict and deform in one call, as training needs it.
+        Predict and deform in one call, as training needs it; or, of two volumes and no context, `interpolate`.
 
         Args:
             x: noisy ES volumes, (N, 1, H, W, D).
@@ -245,6 +246,8 @@ class DeformableDiffusion(nn.Module):
         Raises:
             ValueError: when shapes do not fit.
         """
+        if context is None and x is not None and x.shape[1:2] == (2,):
+            return self.interpolate(x, phases)
         source = self._frames(context)[:, :1]
         prediction, code = self.predict(x, timesteps, context)
         phases = expand_phases((1.0,) if phases is None else phases, source)

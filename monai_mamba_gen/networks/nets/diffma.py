@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ...utils import state_dict_mismatch
-from ..blocks import ContextEmbedding, SinusoidEmbedding, expand_timesteps
+from ..blocks import ContextEmbedding, ScriptableDenoiser, SinusoidEmbedding, expand_timesteps
 from .diffma_denoiser import DiffMaDenoiser, expect_shape, released_arguments
 from .vision_embedder import VisionEmbedder
 
@@ -231,6 +231,11 @@ class DiffMa(DiffMaDenoiser):
         time = self._time(x, timesteps, position, direction)
         given = torch.cat([x, context], dim=1) if self.concat_context else x
         return self._denoise(given, time, image_embedding, tokens, soft_mask)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        size = [self.patch_size * cells for cells in self.grid]  # position tables are of this size
+        channels = (self.in_channels, self.context_channels)
+        return ScriptableDenoiser(self, *(self.pos_embed.new_zeros(1, count, *size) for count in channels))
 
     def _image_embedding(self, context: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
         """The embedding of the source that is given, or else the learned one, (N, D)."""

@@ -15,7 +15,15 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
 
-from ..blocks import FrameEmbedding, MSTBlock, TimeResBlock, expand_timesteps, group_norm, pad_to_multiple
+from ..blocks import (
+    FrameEmbedding,
+    MSTBlock,
+    ScriptableDenoiser,
+    TimeResBlock,
+    expand_timesteps,
+    group_norm,
+    pad_to_multiple,
+)
 
 __all__ = ["MSTG"]
 
@@ -165,6 +173,11 @@ class MSTG(nn.Module):
         y = _each_frame(self.head, h).transpose(1, 2)  # (N, C', n, *S)
         y = y[(..., *(slice(length) for length in size))]
         return y[:, :, 0] if x.ndim == self.spatial_dims + 2 else y
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        x = self.stem.weight.new_zeros(1, self.in_channels, *[2 * self.stride] * self.spatial_dims)
+        context = x.repeat_interleave(self.context_frames, dim=1) if self.context_frames else None
+        return ScriptableDenoiser(self, x, context)
 
     def _encode(
         self, cine: torch.Tensor, embedding: torch.Tensor, noisy: slice

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from ..blocks import (
     ConditionEmbedding,
     Downsample2d,
+    ScriptableDenoiser,
     SSLayer,
     Upsample2d,
     arrange_for_convolution,
@@ -207,6 +208,11 @@ class VMDDPM(nn.Module):
             if level < len(self.ups):
                 h = self.ups[level](arrange_for_convolution(h, self.ups[level].conv.out_channels))
         return self.head(h)[..., :height, :width]
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        x = self.stem.weight.new_zeros(1, self.in_channels, 2 * self.stride, 2 * self.stride)
+        labels = None if self.num_class_embeds is None else torch.zeros(1, dtype=torch.long, device=x.device)
+        return ScriptableDenoiser(self, x, labels)
 
     def _embed(self, x: torch.Tensor, timesteps: torch.Tensor | None, labels: torch.Tensor | None) -> torch.Tensor:
         batch = x.shape[0]
