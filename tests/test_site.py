@@ -100,7 +100,7 @@ def test_links_between_files_are_links_between_pages(site: Path) -> None:
     page = (site / "how-to" / "cine" / "index.html").read_text(encoding="utf-8")
     assert 'href="../../bundles/acdc_cine_mstg_synthesis/"' in page  # ../../bundles/.../docs/README.md in the checkout
     home = (site / "index.html").read_text(encoding="utf-8")
-    assert 'src="images/acdc_tiny_samples.png"' in home  # docs/images/ in the checkout
+    assert 'src="images/cxr_tiny_samples.png"' in home  # docs/images/ in the checkout
     assert 'href="results/"' in home
     reference = (site / "reference" / "index.html").read_text(encoding="utf-8")
     assert re.search(r'href="\.\./api/ops/#monai_mamba_gen\.ops\.selective_scan"', reference)

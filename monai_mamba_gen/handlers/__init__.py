@@ -5,11 +5,13 @@ from __future__ import annotations
 from .checkpoint_files import atomic_save, list_checkpoints
 from .checkpoint_saver import AtomicCheckpointSaver
 from .cine_report import CineReportHandler
+from .cine_samples import CineSampleHandler
 from .discriminator import DiscriminatorHandler
 from .ema import EMA
 from .fid import FIDHandler
 from .gradient_clip import GradientClipHandler
 from .history import HistoryHandler
+from .initial_weights import InitialWeightsHandler
 from .latent_scale import LatentScaleHandler
 from .loss_curve import draw_loss_curve
 from .non_finite_guard import NonFiniteGuard, describe_batch, first_non_finite
@@ -19,15 +21,19 @@ from .sample_grid import SampleGridHandler
 from .synthetic_cine_saver import SyntheticCineSaver
 from .synthetic_saver import SyntheticImageSaver
 from .synthetic_volume_saver import SyntheticVolumeSaver
+from .training_picture import TrainingPicture
 from .translation_report import TranslationReportHandler
+from .translation_samples import TranslationSampleHandler
 
 __all__ = [
     "EMA",
     "AtomicCheckpointSaver",
     "CineReportHandler",
+    "CineSampleHandler",
     "FIDHandler",
     "GradientClipHandler",
     "HistoryHandler",
+    "InitialWeightsHandler",
     "NonFiniteGuard",
     "ReproducibilityHandler",
     "ResumeHandler",
@@ -35,7 +41,9 @@ __all__ = [
     "SyntheticCineSaver",
     "SyntheticImageSaver",
     "SyntheticVolumeSaver",
+    "TrainingPicture",
     "TranslationReportHandler",
+    "TranslationSampleHandler",
     "atomic_save",
     "describe_batch",
     "draw_loss_curve",

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+import numpy as np
 import torch
-from ignite.engine import Engine, Events
-from monai.networks import eval_mode
 
-from ..utils.distributed import is_main_process
-from ..utils.image_grid import SYNTHETIC_MARKS, image_grid, save_png
-from .non_finite_guard import unwrap
-from .tracking import track_pictures
+from ..utils.image_grid import image_grid
+from .training_picture import TrainingPicture
 
 __all__ = ["SampleGridHandler"]
 
 
-class SampleGridHandler:
+class SampleGridHandler(TrainingPicture):
     """
-    Generate from the same seeds every few epochs and write the images as one picture.
-
-    The training is not disturbed: the network's mode is put back and PyTorch's global generators are kept. Only rank 0
-    samples, so the network should not be one that talks to other ranks; DistributedDataParallel is unwrapped.
+    Generate from the same seeds every few epochs and write the images as one picture, see `TrainingPicture`.
 
     Args:
         sampler: called as ``sampler(inputs, network, seeds=seeds)``, returns (N, C, H, W) in [-1, 1].
@@ -39,6 +32,7 @@ class SampleGridHandler:
 
     Example:
         >>> import tempfile
+        >>> from ignite.engine import Engine
         >>> grid = SampleGridHandler(lambda x, net, seeds: x, torch.nn.Conv2d(1, 1, 1), (1, 8, 8), [0, 1], 1,
         ...                          tempfile.mkdtemp())
         >>> trainer = Engine(lambda engine, batch: None)
@@ -58,37 +52,14 @@ class SampleGridHandler:
         output_dir: str | os.PathLike[str],
         log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        if len(shape) != 3 or len(seeds) == 0 or interval < 1:
-            raise ValueError(
-                "shape must be (C, H, W), seeds not empty and interval at least 1, "
-                f"got {tuple(shape)}, {list(seeds)} and {interval}"
-            )
+        if len(shape) != 3 or len(seeds) == 0:
+            raise ValueError(f"shape must be (C, H, W) and seeds not empty, got {tuple(shape)} and {list(seeds)}")
+        super().__init__(network, interval, output_dir, log_dir)
         self.sampler = sampler
-        self.network = unwrap(network)
         self.shape = tuple(shape)
         self.seeds = list(seeds)
-        self.interval = interval
-        self.output_dir = Path(output_dir)
-        self.log_dir = log_dir
 
-    def attach(self, engine: Engine) -> None:
-        """Write pictures at the end of epochs of ``engine``."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        epoch = engine.state.epoch
-        if not is_main_process() or (epoch % self.interval and epoch != engine.state.max_epochs):
-            return
-        device = next(self.network.parameters()).device
+    def draw(self, device: torch.device) -> np.ndarray:
+        """Return the images of all seeds as a grid."""
         inputs = torch.zeros(len(self.seeds), *self.shape, device=device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), eval_mode(self.network):
-            images = self.sampler(inputs, self.network, seeds=self.seeds)
-        picture = image_grid(images[:, :1])
-        path = self.output_dir / "samples" / f"epoch_{epoch:04d}.png"
-        save_png(path, picture, SYNTHETIC_MARKS)
-        track_pictures(engine, [path], "samples")
-        if self.log_dir is not None:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
-
-            with SummaryWriter(str(self.log_dir)) as writer:
-                writer.add_image("samples", picture, epoch, dataformats="HW")
+        return image_grid(self.sampler(inputs, self.network, seeds=self.seeds)[:, :1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -61,4 +62,5 @@ def write_safetensors(weights: str | os.PathLike[str], path: str | os.PathLike[s
     path = Path(weights).with_suffix(".safetensors") if path is None else Path(path)
     with atomic_write(path) as temporary:  # clones: tensors that share memory are refused
         save_file({name: value.clone().contiguous() for name, value in state.items()}, temporary, {"format": "pt"})
+        shutil.copymode(weights, temporary)  # safetensors makes files that only their owner can read
     return path

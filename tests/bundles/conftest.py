@@ -51,6 +51,8 @@ CINE_TINY = {
     "ema_decay": 0.5,
     "val_interval": 1,
     "num_supervised_frames": 1,
+    "num_sample_images": 1,
+    "num_inference_steps": 3,
 }
 CINE_SHARED = ("preset", "deformation_channels", "integration_steps", "image_size", "pixdim")
 CINE_TINY_GENERATION = {name: CINE_TINY[name] for name in CINE_SHARED} | {"num_inference_steps": 3, "num_frames": 4}
@@ -80,6 +82,7 @@ DIFFMA_TINY = DIFFMA_SHARED | {
     "max_epochs": 1,
     "ema_decay": 0.5,
     "cache": False,
+    "num_sample_images": 2,
 }
 TINY_GENERATION = {name: TINY[name] for name in ("preset", "image_size", "batch_size", "num_inference_steps")}
 # Scores with features that need no weights file.

@@ -231,8 +231,9 @@ def test_defaults_of_metadata_and_configs_agree(bundle, tmp_path):
     """Training, generation and metadata speak of one network and one image size."""
     train, inference, metadata = (read(bundle, name) for name in ("train", "inference", "metadata"))
     inference |= {"bundle_root": str(tmp_path)}  # without weights, which may bring settings of their own
-    asked = [key for key, value in inference.items() if isinstance(value, str) and "trained_setting" in value]
-    inference |= {key: ConfigParser(inference).get_parsed_content(key) for key in asked}
+    for config in (train, inference):
+        asked = [key for key, value in config.items() if isinstance(value, str) and "trained_setting" in value]
+        config |= {key: ConfigParser(config).get_parsed_content(key) for key in asked}
     assert train["image_size"] == inference["image_size"]
     # DiffMa's network works on latents
     volume = metadata["volume_data_format" if bundle.name == DIFFMA else "network_data_format"]

@@ -157,7 +157,8 @@ def test_inference_repeats_what_training_says(run, name):
 def test_settings_come_from_the_training_and_else_from_its_defaults(run, tmp_path, name, config):
     bundle = run.bundles[0].parent / name
     train = ConfigParser(read(bundle, "train"))
-    settings = [key for key, value in read(bundle, config).items() if "trained_setting" in str(value)]
+    given = read(bundle, config) if config == "inference" else read(bundle, "train") | read(bundle, config)
+    settings = [key for key, value in given.items() if "trained_setting" in str(value)]
     assert set(settings) == set(train["model_settings"].keys()), "what is noted is read again, and nothing else"
 
     def value_of(key):

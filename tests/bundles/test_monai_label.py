@@ -7,11 +7,8 @@ the real server.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import monai.bundle
 import nibabel as nib
@@ -23,20 +20,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged, Resize
 
 from monai_mamba_gen.utils import root_cause
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_cases():
-    """Return what the script for the real server asks of each bundle."""
-    spec = importlib.util.spec_from_file_location("label_cases", ROOT / "tests" / "label" / "cases.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module.CASES
-
-
-CASES = load_cases()
+from tests.label.cases import CASES, copy_bundle
 
 
 def replayed_load(loader, data):
@@ -153,22 +137,7 @@ def prepared(tmp_path_factory):
         if bundle.name not in made:
             case, folder = CASES[bundle.name], tmp_path_factory.mktemp(bundle.name)
             case.write(folder / "studies", folder / "phantoms")
-            root = folder / bundle.name
-            shutil.copytree(bundle, root, ignore=shutil.ignore_patterns("models", "eval"))
-            (root / "models").mkdir()
-            for name in ("inference", "train"):
-                path = root / "configs" / f"{name}.json"
-                config = json.loads(path.read_text())
-                path.write_text(json.dumps(config | {key: case.tiny[key] for key in case.tiny if key in config}))
-            parser = ConfigParser()
-            parser.read_config(root / "configs" / "inference.json")
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models" / "model.pt")
-                if "latent_space_def" in parser:
-                    state = parser.get_parsed_content("latent_space_def").state_dict()
-                    state["scale_factor"] = torch.ones_like(state["scale_factor"])
-                    torch.save(state, root / "models" / "autoencoder.pt")
+            root = copy_bundle(bundle, folder / bundle.name, case.tiny)
             made[bundle.name] = case, folder / "studies", root
         return made[bundle.name]
 
@@ -228,6 +197,26 @@ def test_training_goes_on_from_the_weights(bundle, kind, prepared, tmp_path, mon
     assert 0 < max(changes) < 0.01
     assert len((root / "eval" / "history.jsonl").read_text().splitlines()) == 1
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["replay", "monailabel"])
+def test_training_takes_the_network_from_the_weights(run, kind, prepared, tmp_path, monkeypatch):
+    """As with weights that are shipped: nobody says again in `train.json` what network it is."""
+    need_label(kind)
+    case, studies, prepared_root = prepared(run.chest)
+    root = shutil.copytree(prepared_root, tmp_path / run.chest.name)
+    config = json.loads((run.chest / "configs" / "train.json").read_text()) | {"batch_size": 4}
+    (root / "configs" / "train.json").write_text(json.dumps(config))
+    facts = {"preset": case.tiny["preset"], "image_size": [24, 24], "prediction_type": "v_prediction"}
+    (root / "models" / "model.json").write_text(json.dumps(facts))
+    monkeypatch.chdir(tmp_path)
+    labels = sorted((studies / "labels" / "final").iterdir())
+    items = [{"image": str(studies / label.name), "label": str(label)} for label in labels]
+    before = torch.load(root / "models" / "model.pt", weights_only=True)
+    (replayed_train if kind == "replay" else real_train)(root, items)
+    after = torch.load(root / "models" / "model.pt", weights_only=True)
+    assert 0 < max(float((after[key] - before[key]).abs().max()) for key in before) < 0.01
+    assert json.loads((root / "models" / "model.json").read_text()).items() >= facts.items()
 
 
 def test_strength_decides_how_much_of_the_image_stays(run, prepared):

@@ -102,7 +102,7 @@ def test_losses_metrics_settings_and_pictures_of_a_training(run, request, kind, 
     assert sum(losses) / len(losses) == pytest.approx(line["train_loss"], rel=1e-6)
     assert values["val_loss", 1] == pytest.approx(line["val_loss"])
     pictures, configs = artifacts(mlflow)
-    assert pictures == {"curve.png"} | ({"samples/epoch_0001.png"} if kind == "acdc" else set())
+    assert pictures == {"curve.png", "samples/epoch_0001.png"}
     assert len(configs) == 1, "the settings of the run"
 
 
@@ -138,6 +138,22 @@ def test_pictures_of_patients_stay_on_this_machine(run, request, mlflow, diffma_
     assert {"mae", "psnr", "ssim"} <= names(mlflow)
     pictures, _ = artifacts(mlflow)
     assert len(pictures) == (1 if tracked.info.artifact_uri.startswith("file:") else 0)
+
+
+@pytest.mark.parametrize("kind", ["cine", "diffma"])
+def test_settings_and_pictures_of_a_generation(run, request, kind, mlflow, tmp_path):
+    models = request.getfixturevalue(f"{kind}_trained") / "models"
+    settings = {"bundle_root": str(tmp_path), "weights": str(models / "model.pt"), "split": "validation"}
+    settings["dataset_dir"] = str(request.getfixturevalue("beats" if kind == "cine" else "pairs"))
+    if kind == "cine":
+        settings |= run.cine_tiny_generation
+    else:
+        settings |= run.diffma_tiny_inference | {"autoencoder_weights": str(models / "autoencoder.pt")}
+    run.here(getattr(run, kind), "inferring", "inference", tracking="mlflow", **settings)
+    (tracked,) = mlflow["runs"]
+    pictures, configs = artifacts(mlflow)
+    assert tracked.info.status == "FINISHED" and pictures and len(configs) == 1
+    assert all(path.endswith((".png", ".gif")) for path in pictures), pictures
 
 
 def test_monais_settings_still_need_the_repair():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_mamba_gen.data import (
@@ -66,6 +69,27 @@ class Case:
     batch_images: str = "unlabeled"
     batch_count: int = 2
     batch_params: dict[str, Any] = field(default_factory=dict)
+
+
+def copy_bundle(bundle: Path, root: Path, tiny: dict[str, Any]) -> Path:
+    """Copy a bundle alone, make its network tiny, and give it random weights."""
+    shutil.copytree(bundle, root, ignore=shutil.ignore_patterns("models", "eval"))
+    (root / "models").mkdir()
+    for name in ("inference", "train"):
+        path = root / "configs" / f"{name}.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {key: value for key, value in tiny.items() if key in config}))
+    parser = ConfigParser()
+    parser.read_config(str(root / "configs" / "inference.json"))
+    parser["bundle_root"] = str(root)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models" / "model.pt")
+        if "latent_space_def" in parser:
+            state = parser.get_parsed_content("latent_space_def").state_dict()
+            state["scale_factor"] = torch.ones_like(state["scale_factor"])
+            torch.save(state, root / "models" / "autoencoder.pt")
+    return root
 
 
 def keep(studies: Path, name: str, image: Path, label: Path | None = None) -> None:

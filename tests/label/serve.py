@@ -32,16 +32,14 @@ import nibabel as nib
 import numpy as np
 import requests
 import torch
-from cases import CASES, Case, Request
-from monai.bundle import ConfigParser
+from cases import CASES, Case, Request, copy_bundle
 from monai.transforms import LoadImage
 
 logging.disable(logging.WARNING)  # readers talk of decoders that are not there
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS, ANSWER_SECONDS = 180, 600
 # PyPI's torchvision is built for CUDA and cannot be imported beside a torch for CPUs; MONAI Label imports it.
-SHIM = """import torch
-
+SHIM = """
 _library = torch.library.Library("torchvision", "DEF")
 _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -68,27 +66,6 @@ def download_app(folder: Path) -> Path:
         if output.returncode:
             raise SystemExit(f"MONAI Label cannot be started:\n{output.stderr.decode()[-2000:]}")
     return app
-
-
-def copy_bundle(case: Case, folder: Path) -> Path:
-    """Copy a bundle, make its network tiny, and give it random weights."""
-    root = folder / case.bundle
-    shutil.copytree(ROOT / "bundles" / case.bundle, root, ignore=shutil.ignore_patterns("models", "eval"))
-    (root / "models").mkdir()
-    for name in ("inference", "train"):
-        path = root / "configs" / f"{name}.json"
-        config = json.loads(path.read_text())
-        path.write_text(json.dumps(config | {key: value for key, value in case.tiny.items() if key in config}))
-    parser = ConfigParser()
-    parser.read_config(str(root / "configs" / "inference.json"))
-    parser["bundle_root"] = str(root)
-    torch.manual_seed(0)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), root / "models" / "model.pt")
-    if "latent_space_def" in parser:
-        state = parser.get_parsed_content("latent_space_def").state_dict()
-        state["scale_factor"] = torch.ones_like(state["scale_factor"])
-        torch.save(state, root / "models" / "autoencoder.pt")
-    return root
 
 
 @contextmanager
@@ -253,7 +230,7 @@ def main() -> int:
             for path in (studies, app / "model" / name):
                 shutil.rmtree(path, ignore_errors=True)
             case.write(studies, folder / "phantoms" / name)
-            copy_bundle(case, app / "model")
+            copy_bundle(ROOT / "bundles" / case.bundle, app / "model" / case.bundle, case.tiny)
             with server(app, case, studies, folder / f"{name}.log") as address:
                 for row in ask(address, case, studies, folder):
                     bad += bool(row[-1])

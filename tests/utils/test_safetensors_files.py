@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -25,6 +26,12 @@ def test_both_files_hold_the_same(weights):
     expected, found = torch.load(weights, weights_only=True), read_safetensors(path)
     assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
     assert sorted(each.name for each in weights.parent.iterdir()) == ["model.json", "model.pt", "model.safetensors"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other permissions")
+def test_whoever_can_read_the_weights_can_read_either(weights):
+    weights.chmod(0o640)
+    assert write_safetensors(weights).stat().st_mode == weights.stat().st_mode
 
 
 def test_a_network_loads_either_with_the_same_checks(weights):
