@@ -15,6 +15,7 @@ from .initial_weights import InitialWeightsHandler
 from .latent_scale import LatentScaleHandler
 from .loss_curve import draw_loss_curve
 from .non_finite_guard import NonFiniteGuard, describe_batch, first_non_finite
+from .patient_picture import PatientPicture
 from .reproducibility import ReproducibilityHandler
 from .resume import ResumeHandler
 from .sample_grid import SampleGridHandler
@@ -35,6 +36,7 @@ __all__ = [
     "HistoryHandler",
     "InitialWeightsHandler",
     "NonFiniteGuard",
+    "PatientPicture",
     "ReproducibilityHandler",
     "ResumeHandler",
     "SampleGridHandler",

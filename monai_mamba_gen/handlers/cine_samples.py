@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import torch
 
-from ..inferers.cine import CineInferer
 from ..utils.film_strip import film_strip
 from ..utils.image_grid import labelled_rows
 from ..utils.plain_tensor import plain_tensor
-from .training_picture import TrainingPicture
+from .patient_picture import PatientPicture
 
 __all__ = ["CineSampleHandler"]
 
 
-class CineSampleHandler(TrainingPicture):
+class CineSampleHandler(PatientPicture):
     """
     Make a cine of the same patients every few epochs and draw its middle slice, see `TrainingPicture`.
 
@@ -40,6 +35,7 @@ class CineSampleHandler(TrainingPicture):
 
     Example:
         >>> import tempfile
+        >>> from monai_mamba_gen.inferers import CineInferer
         >>> from monai_mamba_gen.networks.nets import cine_model
         >>> from monai_mamba_gen.networks.schedulers import RespacedDDIMScheduler
         >>> patients = [{"image": torch.zeros(1, 8, 8, 4), "target": torch.ones(1, 8, 8, 4)}]
@@ -50,24 +46,6 @@ class CineSampleHandler(TrainingPicture):
     """
 
     marks = {"Synthetic": "all frames but the first and, between ED and ES, the last"}
-    patients = True
-
-    def __init__(
-        self,
-        inferer: CineInferer,
-        network: torch.nn.Module,
-        dataset: Sequence[Mapping[str, Any]],
-        num_images: int,
-        interval: int,
-        output_dir: str | os.PathLike[str],
-        log_dir: str | os.PathLike[str] | None = None,
-    ) -> None:
-        if num_images < 1 or len(dataset) == 0:
-            raise ValueError(f"num_images must be at least 1 and dataset not empty, got {num_images}, {len(dataset)}")
-        super().__init__(network, interval, output_dir, log_dir)
-        self.inferer = inferer
-        self.dataset = dataset
-        self.num_images = num_images
 
     def draw(self, device: torch.device) -> np.ndarray:
         """Return the strips of all patients under each other."""

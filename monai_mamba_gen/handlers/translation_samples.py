@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..inferers.translation import TranslationInferer
 from ..utils.image_grid import image_grid, labelled_rows
 from ..utils.plain_tensor import plain_tensor
-from .training_picture import TrainingPicture
+from .patient_picture import PatientPicture
 
 __all__ = ["TranslationSampleHandler"]
 
 
-class TranslationSampleHandler(TrainingPicture):
+class TranslationSampleHandler(PatientPicture):
     """
     Translate the same slices every few epochs and draw them below source and truth, see `TrainingPicture`.
 
@@ -36,6 +34,7 @@ class TranslationSampleHandler(TrainingPicture):
 
     Example:
         >>> import tempfile
+        >>> from monai_mamba_gen.inferers import TranslationInferer
         >>> from monai_mamba_gen.networks.nets import DiffMa, LatentSpace
         >>> from monai_mamba_gen.networks.schedulers import RespacedDDIMScheduler
         >>> network = DiffMa(in_channels=1, image_size=16, hidden_size=16, num_layers=2)
@@ -47,24 +46,6 @@ class TranslationSampleHandler(TrainingPicture):
     """
 
     marks = {"Synthetic": "the rows named so"}
-    patients = True
-
-    def __init__(
-        self,
-        inferer: TranslationInferer,
-        network: torch.nn.Module,
-        dataset: Sequence[Mapping[str, Any]],
-        num_images: int,
-        interval: int,
-        output_dir: str | os.PathLike[str],
-        log_dir: str | os.PathLike[str] | None = None,
-    ) -> None:
-        if num_images < 1 or len(dataset) == 0:
-            raise ValueError(f"num_images must be at least 1 and dataset not empty, got {num_images}, {len(dataset)}")
-        super().__init__(network, interval, output_dir, log_dir)
-        self.inferer = inferer
-        self.dataset = dataset
-        self.num_images = num_images
 
     def _chosen(self) -> list[Mapping[str, Any]]:
         """Return slices from the middles of equal parts of the data set."""

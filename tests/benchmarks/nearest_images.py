@@ -15,7 +15,8 @@ not find a copied part, a mirrored or shifted image, and proves nothing about si
   images are no nearer to the training images than new real ones are.
 - ``nearer to training``: share of synthetic images whose nearest image is a training image rather than a held-out one,
   among as many of either, mean and standard deviation over 20 draws of training images. 50 % where there is no
-  preference.
+  preference. Images of one patient are alike, so the drawn ones must be of as few patients as the held-out ones: where
+  these are runs of files in the order of their names, ``--blocks`` draws as many runs.
 """
 
 from __future__ import annotations
@@ -48,14 +49,22 @@ def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cdist(a, b) / a.shape[1] ** 0.5
 
 
-def preference(to_training: torch.Tensor, to_held_out: torch.Tensor) -> tuple[float, float]:
+def draw(total: int, count: int, blocks: int | None, generator: torch.Generator) -> torch.Tensor:
+    """Return ``count`` of ``total`` places, in runs of ``blocks`` where given; runs may overlap."""
+    if blocks is None:
+        return torch.randperm(total, generator=generator)[:count]
+    length = -(-count // blocks)
+    starts = torch.randint(total - length + 1, (blocks,), generator=generator)
+    return (starts[:, None] + torch.arange(length)).flatten()
+
+
+def preference(to_training: torch.Tensor, to_held_out: torch.Tensor, blocks: int | None) -> tuple[float, float]:
     """Share nearer to a training image than to a held-out one, among as many of either."""
     generator = torch.Generator().manual_seed(0)
-    count = to_held_out.shape[1]
     nearest = to_held_out.min(1).values
     shares = []
     for _ in range(DRAWS):
-        drawn = torch.randperm(to_training.shape[1], generator=generator)[:count]
+        drawn = draw(to_training.shape[1], to_held_out.shape[1], blocks, generator)
         shares.append((to_training[:, drawn].min(1).values < nearest).double().mean())
     return torch.stack(shares).mean().item(), torch.stack(shares).std().item()
 
@@ -65,6 +74,7 @@ def main() -> None:
     for name in ("synthetic", "training", "held_out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--blocks", type=int)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     folders = {name: getattr(arguments, name) for name in ("synthetic", "training", "held_out")}
@@ -77,7 +87,8 @@ def main() -> None:
     for name, (values, _) in nearest.items():
         row = f"{values.median():.3f} | {values.min():.3f} | {(values < bound).double().mean():.1%}"
         print(f"| {name.replace('_', ' ')} | {row} |")
-    mean, deviation = preference(to_training["synthetic"], distances(images["synthetic"], images["held_out"]))
+    to_held_out = distances(images["synthetic"], images["held_out"])
+    mean, deviation = preference(to_training["synthetic"], to_held_out, arguments.blocks)
     print(f"\nnearer to training: {mean:.1%} (standard deviation {deviation:.1%})")
     if arguments.picture:
         chosen = nearest["synthetic"].values.argsort()[:8]

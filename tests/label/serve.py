@@ -39,7 +39,8 @@ logging.disable(logging.WARNING)  # readers talk of decoders that are not there
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS, ANSWER_SECONDS = 180, 600
 # PyPI's torchvision is built for CUDA and cannot be imported beside a torch for CPUs; MONAI Label imports it.
-SHIM = """
+SHIM = """import torch
+
 _library = torch.library.Library("torchvision", "DEF")
 _library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
