@@ -37,11 +37,10 @@ def run(step: dict) -> list[int]:
         killed = step.get("kill") is not None and written(step["folder"]) >= before + step["kill"]
         if killed:
             time.sleep(random.uniform(0, 0.05))  # a moment of its own every time
-        for child in children:
-            if child in codes:
-                continue
-            if killed or time.monotonic() > deadline:
-                os.kill(child, signal.SIGKILL)
+        alive = [child for child in children if child not in codes]
+        for child in alive if killed or time.monotonic() > deadline else ():
+            os.kill(child, signal.SIGKILL)  # all of them before one is waited for
+        for child in alive:
             ended, status = os.waitpid(child, 0 if killed else os.WNOHANG)
             if ended:
                 codes[child] = os.waitstatus_to_exitcode(status)
@@ -58,9 +57,11 @@ def main(steps: list[dict]) -> int:
     logging.disable(logging.WARNING)
     for number, step in enumerate(steps):
         codes = run(step)
-        wanted = 0 if step.get("kill") is None else -signal.SIGKILL
-        if set(codes) != {wanted}:
-            print(f"step {number}: exit codes {codes}, expected {wanted}: {json.dumps(step)[:200]}", file=sys.stderr)
+        killed = step.get("kill") is not None
+        # a process may see that its neighbour is gone, and fail, before it is killed itself
+        good = -signal.SIGKILL in codes and set(codes) <= {-signal.SIGKILL, 1} if killed else set(codes) == {0}
+        if not good:
+            print(f"step {number}: exit codes {codes}, killed: {killed}: {json.dumps(step)[:200]}", file=sys.stderr)
             return 1
     return 0
 
