@@ -20,11 +20,21 @@ from .scan_order import inverse_order
 __all__ = ["compiled_scan_loop", "scan_halving", "scan_loop"]
 
 
+def _rearranged(m: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
+    """Row ``orders[k, t]`` of set k goes to row t: (L, N, K, X) -> (L, N, K, X)."""
+    sets, length = orders.shape
+    # One index a row: `gather` needs one a value, of which onnxruntime makes constants. The batch stays -1 and no shape
+    # is unpacked: in ONNX the first would become a constant, and unpacking is wrong where the rank is not known.
+    places = orders * sets + torch.arange(sets, device=orders.device)[:, None]
+    rows = m.permute(0, 2, 1, 3).reshape(length * sets, -1, m.shape[3])
+    rows = rows.index_select(0, places.t().reshape(-1))
+    return rows.reshape(length, sets, -1, m.shape[3]).permute(0, 2, 1, 3)
+
+
 def _in_time(m: torch.Tensor, orders: torch.Tensor | None) -> torch.Tensor:
     """(N, K, X, L) in cell order -> (L, N, K, X) in the order of time."""
-    if orders is not None:
-        m = m.gather(3, orders[None, :, None, :].expand_as(m))
-    return m.permute(3, 0, 1, 2)
+    m = m.permute(3, 0, 1, 2)
+    return m if orders is None else _rearranged(m, orders)
 
 
 def _step_sizes(delta: torch.Tensor, delta_bias: torch.Tensor | None, delta_softplus: bool) -> torch.Tensor:
@@ -37,9 +47,9 @@ def _in_cells(
     y: torch.Tensor, u: torch.Tensor, D: torch.Tensor | None, orders: torch.Tensor | None, reduction: str
 ) -> torch.Tensor:
     """(L, N, K, E) in the order of time -> (N, K or 1, E, L) in cell order, with the skip D u."""
-    y = y.permute(1, 2, 3, 0)
     if orders is not None:
-        y = y.gather(3, inverse_order(orders)[None, :, None, :].expand_as(u.expand(-1, orders.shape[0], -1, -1)))
+        y = _rearranged(y, inverse_order(orders))
+    y = y.permute(1, 2, 3, 0)
     if D is not None:
         y = y + D[None, :, :, None] * u
     if reduction == "sum":
@@ -60,18 +70,24 @@ def scan_loop(
     orders: torch.Tensor | None,
     delta_softplus: bool,
     reduction: str,
+    block: int = 128,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scan by a loop over time; arguments and results as `scan_torch`. Differentiable any number of times."""
+    # A loop over blocks and one over the steps of a block: onnxruntime copies a list whenever something is appended.
     # Steps keep their dimension of time: ONNX takes a step without it for a whole sequence.
-    x = _in_time(u.expand_as(delta), orders).split(1)
-    dt = _in_time(_step_sizes(delta, delta_bias, delta_softplus), orders).split(1)
-    Bt, Ct = _in_time(B, orders).split(1), _in_time(C, orders).split(1)
-    h = (dt[0] * x[0]).unsqueeze(-1) * Bt[0].unsqueeze(-2)  # (1, N, K, E, S)
-    steps = [torch.matmul(h, Ct[0].unsqueeze(-1)).squeeze(-1)]  # (1, N, K, E) each
-    for t in range(1, len(x)):
-        h = torch.exp(dt[t].unsqueeze(-1) * A) * h + (dt[t] * x[t]).unsqueeze(-1) * Bt[t].unsqueeze(-2)
-        steps.append(torch.matmul(h, Ct[t].unsqueeze(-1)).squeeze(-1))
-    return _in_cells(torch.cat(steps), u, D, orders, reduction), h.squeeze(0)
+    x = _in_time(u.expand_as(delta), orders).split(block)
+    dt = _in_time(_step_sizes(delta, delta_bias, delta_softplus), orders).split(block)
+    Bt, Ct = _in_time(B, orders).split(block), _in_time(C, orders).split(block)
+    h = torch.zeros_like((dt[0][:1] * x[0][:1]).unsqueeze(-1) * Bt[0][:1].unsqueeze(-2))  # (1, N, K, E, S)
+    blocks: list[torch.Tensor] = []  # (block, N, K, E) each
+    for b in range(len(x)):
+        x_b, dt_b, B_b, C_b = x[b].split(1), dt[b].split(1), Bt[b].split(1), Ct[b].split(1)
+        steps: list[torch.Tensor] = []  # (1, N, K, E) each
+        for t in range(len(x_b)):
+            h = torch.exp(dt_b[t].unsqueeze(-1) * A) * h + (dt_b[t] * x_b[t]).unsqueeze(-1) * B_b[t].unsqueeze(-2)
+            steps.append(torch.matmul(h, C_b[t].unsqueeze(-1)).squeeze(-1))
+        blocks.append(torch.cat(steps))
+    return _in_cells(torch.cat(blocks), u, D, orders, reduction), h.squeeze(0)
 
 
 @functools.cache

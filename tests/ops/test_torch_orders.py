@@ -14,7 +14,14 @@ from monai_mamba_gen.ops.torch_operator import scan_operator
 from monai_mamba_gen.ops.torch_scan import scan_torch
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
-FORMS = {"chunks": scan_torch, "loop": scan_loop, "compiled loop": compiled_scan_loop(), "halving": scan_halving}
+FORMS = {
+    "chunks": scan_torch,
+    "loop": scan_loop,
+    "loop over blocks": partial(scan_loop, block=4),
+    "compiled loop": compiled_scan_loop(),
+    "compiled loop over blocks": partial(compiled_scan_loop(), block=4),
+    "halving": scan_halving,
+}
 
 
 def draw(

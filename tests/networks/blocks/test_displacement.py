@@ -77,6 +77,24 @@ def test_agrees_with_monai_warp() -> None:
     torch.testing.assert_close(warp(volume, field[:, None]), expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_the_traced_warp_is_the_same_for_every_size_and_writes_nothing_in_place(mode: str) -> None:
+    layer = StatelessWarp(mode)
+    traced = torch.jit.trace(layer, (torch.rand(1, 2, 4, 5, 6), torch.zeros(1, 3, 4, 5, 6)))
+    for batch, *size in ((1, 4, 5, 6), (2, 7, 3, 4), (1, 6, 5, 1)):
+        volume, field = torch.rand(batch, 2, *size), 2 * torch.randn(batch, 3, *size)
+        assert torch.equal(traced(volume, field), layer(volume, field)), size
+    assert not [node.kind() for node in traced.inlined_graph.nodes() if node.kind().endswith(("_put_", "copy_"))]
+
+
+def test_monais_warp_still_writes_in_place() -> None:
+    """When this fails, MONAI's own warp can be exported without scattering: drop `StatelessWarp.forward`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(Warp(), (torch.rand(1, 1, 4, 5, 6), torch.zeros(1, 3, 4, 5, 6)), check_trace=False)
+    assert [node for node in traced.inlined_graph.nodes() if node.kind() == "aten::copy_"]
+
+
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_constant_velocity_is_that_displacement(steps: int) -> None:
     velocity = torch.tensor([0.8, -2.5, 0.0]).reshape(1, 3, 1, 1, 1).expand(2, 3, *SIZE)
