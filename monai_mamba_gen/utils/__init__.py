@@ -17,6 +17,7 @@ from .distributed import (
 from .errors import DataError, install_concise_errors, root_cause
 from .film_strip import cine_pictures, film_strip, save_gif
 from .first_stage import train_first_stage
+from .freed_memory import keep_freed_memory
 from .image_grid import SYNTHETIC_MARKS, image_grid, labelled_rows, save_png
 from .optional import import_optional
 from .plain_tensor import plain_tensor
@@ -44,6 +45,7 @@ __all__ = [
     "import_optional",
     "init_process_group",
     "install_concise_errors",
+    "keep_freed_memory",
     "is_main_process",
     "keyed_generator",
     "labelled_rows",

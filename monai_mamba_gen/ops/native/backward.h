@@ -5,27 +5,39 @@
 #define SKEW 128
 #endif
 
-/* Tiles of one group of channels, and what one state needs for a pair of blocks. */
+/*
+ * Where the tiles of one group of channels lie behind `buffers.tiles`, so that all are reached from one address: BLOCKS
+ * tiles of each kind, GRAD_X the gradient of dt * u. Then what one state needs for a pair of blocks: MAX_CHAINS tiles of
+ * DECAY and STATE, with one row more in front, and SWEEP_STATES tiles of the terms of dB and dC, lanes apart.
+ */
+#define APART (BLOCKS * TILE + SKEW)
+enum {
+    DT = 0,
+    U = APART,
+    DTU = 2 * APART,
+    SLOPE = 3 * APART,
+    GRAD_Y = 4 * APART,
+    GRAD_X = 5 * APART,
+    GRAD_DT = 6 * APART,
+    DECAY = 7 * APART,
+    STATE = DECAY + MAX_CHAINS * TILE + SKEW,
+    SUM_B = STATE + MAX_CHAINS * (TILE + W) + SKEW,
+    SUM_C = SUM_B + SWEEP_STATES * TILE + SKEW,
+    ALL_TILES = SUM_C + SWEEP_STATES * TILE
+};
+
 typedef struct {
-    float *dt, *u, *dtu, *slope, *grad_y, *grad_x, *grad_dt; /* BLOCKS tiles each; grad_x: of dt * u */
-    float *decay, *state;                                    /* MAX_CHAINS tiles; state has one row more, in front */
-    float *sum_B, *sum_C;                                    /* SWEEP_STATES tiles: terms of dB and dC, lanes apart */
-    float *grad_B, *grad_C;                                  /* (states, SCAN_CHUNK) */
-    float *grad_A, *grad_skip, *grad_bias;                   /* (states, padded), (padded), (padded) */
+    float *tiles;
+    float *grad_B, *grad_C;                /* (states, SCAN_CHUNK) */
+    float *grad_A, *grad_skip, *grad_bias; /* (states, padded), (padded), (padded) */
 } buffers;
 
 static size_t backward_floats(size_t states, size_t padded) {
-    size_t sweep = 2 * MAX_CHAINS * TILE + MAX_CHAINS * W + 2 * SWEEP_STATES * TILE;
-    return 7 * BLOCKS * TILE + 10 * SKEW + sweep + 2 * states * SCAN_CHUNK + states * padded + 2 * padded;
+    return ALL_TILES + 2 * states * SCAN_CHUNK + states * padded + 2 * padded;
 }
 
 static void place_buffers(buffers *b, float *scratch, size_t states, size_t padded) {
-    float **tiles[] = {&b->dt, &b->u, &b->dtu, &b->slope, &b->grad_y, &b->grad_x, &b->grad_dt};
-    for (int i = 0; i < 7; i++, scratch += BLOCKS * TILE + SKEW) *tiles[i] = scratch;
-    b->decay = scratch, scratch += MAX_CHAINS * TILE + SKEW;
-    b->state = scratch, scratch += MAX_CHAINS * (TILE + W) + SKEW;
-    b->sum_B = scratch, scratch += SWEEP_STATES * TILE + SKEW;
-    b->sum_C = scratch, scratch += SWEEP_STATES * TILE;
+    b->tiles = scratch, scratch += ALL_TILES;
     b->grad_B = scratch, scratch += states * SCAN_CHUNK;
     b->grad_C = scratch, scratch += states * SCAN_CHUNK;
     b->grad_A = scratch, scratch += states * padded;
@@ -44,13 +56,13 @@ typedef struct {
  * `count` states of `width` adjacent blocks (first one: block) over one chunk. carry is the gradient of the state after
  * the chunk on entry, before it on exit. The sums over blocks begin at block 0.
  */
-INLINE void sweep(int count, int width, int bounded, int steps, int states, int block, const buffers *t, const state_rows *r,
-                  const float *B, const float *C, stream ahead) {
+INLINE void sweep(int count, int width, int bounded, ptrdiff_t steps, ptrdiff_t states, ptrdiff_t block,
+                  const buffers *t, const state_rows *r, const float *B, const float *C, stream ahead) {
     vf a[MAX_CHAINS], h[MAX_CHAINS], g[MAX_CHAINS], ga[MAX_CHAINS]; /* of state n and block j at n * width + j */
-    float *decay = t->decay, *state = t->state;
-    const float *dt = t->dt + block * TILE, *dtu = t->dtu + block * TILE, *gy = t->grad_y + block * TILE;
-    float *gx = t->grad_x + block * TILE, *gdt = t->grad_dt + block * TILE;
-    int chains = count * width;
+    float *all = t->tiles, *decay = all + DECAY, *state = all + STATE, *terms_B = all + SUM_B, *terms_C = all + SUM_C;
+    float *own = all + block * TILE, *gx = own + GRAD_X, *gdt = own + GRAD_DT;
+    const float *dt = own + DT, *dtu = own + DTU, *gy = own + GRAD_Y;
+    const ptrdiff_t chains = count * width;
     UNROLL
     for (int q = 0; q < chains; q++) {
         ptrdiff_t place = q / width * r->padded + q % width * W;
@@ -60,27 +72,27 @@ INLINE void sweep(int count, int width, int bounded, int steps, int states, int 
         ga[q] = v_load(r->grad_A + place);
         v_store(state + q * W, h[q]);
     }
-    for (int i = 0; i < steps; i++) {
+    for (ptrdiff_t i = 0; i < steps; i++) {
         UNROLL
         for (int q = 0; q < chains; q++) {
-            int place = q % width * TILE + i * W;
+            ptrdiff_t place = q % width * TILE + i * W;
             vf e = decay_of(v_mul(v_load(dt + place), a[q]), bounded);
             h[q] = v_fma(e, h[q], v_mul(v_load(dtu + place), v_set(B[i * states + q / width])));
             v_store(decay + (i * chains + q) * W, e);
             v_store(state + ((i + 1) * chains + q) * W, h[q]);
         }
-        fetch_step(&ahead, i);
+        fetch_step(&ahead, (int)i);
     }
-    for (int i = steps - 1; i >= 0; i--) {
+    for (ptrdiff_t i = steps - 1; i >= 0; i--) {
         vf sum_B[MAX_CHAINS], sum_C[MAX_CHAINS];
         UNROLL
         for (int n = 0; n < count; n++) {
-            sum_B[n] = block ? v_load(t->sum_B + n * TILE + i * W) : v_set(0.0f);
-            sum_C[n] = block ? v_load(t->sum_C + n * TILE + i * W) : v_set(0.0f);
+            sum_B[n] = block ? v_load(terms_B + n * TILE + i * W) : v_set(0.0f);
+            sum_C[n] = block ? v_load(terms_C + n * TILE + i * W) : v_set(0.0f);
         }
         UNROLL
         for (int j = 0; j < width; j++) {
-            int place = j * TILE + i * W;
+            ptrdiff_t place = j * TILE + i * W;
             vf y = v_load(gy + place), x = v_load(dtu + place), d = v_load(dt + place);
             vf to_x = v_load(gx + place), to_dt = v_load(gdt + place);
             UNROLL
@@ -102,8 +114,8 @@ INLINE void sweep(int count, int width, int bounded, int steps, int states, int 
         }
         UNROLL
         for (int n = 0; n < count; n++) {
-            v_store(t->sum_B + n * TILE + i * W, sum_B[n]);
-            v_store(t->sum_C + n * TILE + i * W, sum_C[n]);
+            v_store(terms_B + n * TILE + i * W, sum_B[n]);
+            v_store(terms_C + n * TILE + i * W, sum_C[n]);
         }
     }
     UNROLL
@@ -129,16 +141,16 @@ static int load_group(const set_up *w, const span *s, const buffers *t, const vi
     int bounded = 1;
     for (int b = 0; b < blocks; b++) {
         int first = c + b * W, lanes = smaller(W, w->channels - first);
-        float *gy = t->grad_y + b * TILE;
-        bounded &= load_inputs(w, delta, u, s, first, lanes, t->dt + b * TILE, t->u + b * TILE, t->dtu + b * TILE,
-                               t->slope + b * TILE);
+        float *gy = t->tiles + GRAD_Y + b * TILE;
+        float *own = t->tiles + b * TILE;
+        bounded &= load_inputs(w, delta, u, s, first, lanes, own + DT, own + U, own + DTU, own + SLOPE);
         load_tile(gy, at(grad_y, w->n, a->merged ? 0 : w->k, w->c0 + first), grad_y->c, grad_y->t, s, lanes);
         if (a->mean) {
             vf share = v_set(1.0f / (float)a->sets);
             for (int i = 0; i < s->steps; i++) v_store(gy + i * W, v_mul(share, v_load(gy + i * W)));
         }
-        memset(t->grad_x + b * TILE, 0, sizeof(float) * TILE);
-        memset(t->grad_dt + b * TILE, 0, sizeof(float) * TILE);
+        memset(t->tiles + GRAD_X + b * TILE, 0, sizeof(float) * TILE);
+        memset(t->tiles + GRAD_DT + b * TILE, 0, sizeof(float) * TILE);
     }
     return bounded;
 }
@@ -175,19 +187,19 @@ static void finish_group(const set_up *w, const span *s, const buffers *t, const
         vf grad_skip = v_load(t->grad_skip + first), grad_bias = v_load(t->grad_bias + first);
         for (int i = 0; i < s->steps; i++) {
             int place = b * TILE + i * W;
-            vf x = v_load(t->u + place), gy = v_load(t->grad_y + place), gx = v_load(t->grad_x + place);
-            vf g = v_fma(gx, x, v_load(t->grad_dt + place));
-            if (a->softplus) g = v_mul(g, v_load(t->slope + place));
+            vf x = v_load(t->tiles + U + place), gy = v_load(t->tiles + GRAD_Y + place), gx = v_load(t->tiles + GRAD_X + place);
+            vf g = v_fma(gx, x, v_load(t->tiles + GRAD_DT + place));
+            if (a->softplus) g = v_mul(g, v_load(t->tiles + SLOPE + place));
             grad_bias = v_add(grad_bias, g);
             grad_skip = v_fma(gy, x, grad_skip);
-            v_store(t->grad_dt + place, g);
-            v_store(t->grad_x + place, v_fma(v_mul(gx, v_set(LN2)), v_load(t->dt + place), v_mul(skip, gy)));
+            v_store(t->tiles + GRAD_DT + place, g);
+            v_store(t->tiles + GRAD_X + place, v_fma(v_mul(gx, v_set(LN2)), v_load(t->tiles + DT + place), v_mul(skip, gy)));
         }
         v_store(t->grad_skip + first, grad_skip);
         v_store(t->grad_bias + first, grad_bias);
-        store_tile(t->grad_dt + b * TILE, at(grad_delta, w->n, w->k, w->c0 + first), grad_delta->c, grad_delta->t, s,
+        store_tile(t->tiles + GRAD_DT + b * TILE, at(grad_delta, w->n, w->k, w->c0 + first), grad_delta->c, grad_delta->t, s,
                    lanes, v->how_delta);
-        store_tile(t->grad_x + b * TILE, at(grad_u, w->n, a->shared ? 0 : w->k, w->c0 + first), grad_u->c, grad_u->t, s,
+        store_tile(t->tiles + GRAD_X + b * TILE, at(grad_u, w->n, a->shared ? 0 : w->k, w->c0 + first), grad_u->c, grad_u->t, s,
                    lanes, v->how_u);
     }
 }
@@ -212,8 +224,8 @@ INLINE void sweep_states(int count, int bounded, int n, const set_up *w, const s
     for (int j = 0; j < count && next_start; j++)
         for (int i = 0; i < SCAN_GROUP; i += 16) __builtin_prefetch(next_start + (n + j) * row + i);
     for (int j = 0; j < count; j++) {
-        add_lanes(t->sum_B + j * TILE, t->grad_B + (n + j) * SCAN_CHUNK, s->steps);
-        add_lanes(t->sum_C + j * TILE, t->grad_C + (n + j) * SCAN_CHUNK, s->steps);
+        add_lanes(t->tiles + SUM_B + j * TILE, t->grad_B + (n + j) * SCAN_CHUNK, s->steps);
+        add_lanes(t->tiles + SUM_C + j * TILE, t->grad_C + (n + j) * SCAN_CHUNK, s->steps);
     }
 }
 
@@ -255,8 +267,8 @@ static void LEVEL(backward)(const scan_task *task) {
     fetches f;
     float *scratch = begin_task(&w, task);
     place_buffers(&t, scratch, (size_t)a->states, (size_t)w.padded);
-    memset(t.sum_B, 0, sizeof(float) * SWEEP_STATES * TILE); /* rows beyond a short chunk are summed, and dropped */
-    memset(t.sum_C, 0, sizeof(float) * SWEEP_STATES * TILE);
+    memset(t.tiles + SUM_B, 0, sizeof(float) * SWEEP_STATES * TILE); /* rows beyond a short chunk are summed, and dropped */
+    memset(t.tiles + SUM_C, 0, sizeof(float) * SWEEP_STATES * TILE);
     for (int64_t k = task->k0; k < task->k1; k++) {
         prepare_set(&w, task, k);
         begin_set(&w, &t);

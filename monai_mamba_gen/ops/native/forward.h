@@ -1,23 +1,23 @@
 /* The forward pass of one task. */
 
 /* Advance `count` states of one block over the chunk and add their part of y. */
-INLINE void advance(int count, int bounded, int steps, int states, ptrdiff_t row, const float *A, float *h, const float *B,
-                    const float *C, const float *dt, const float *dtu, float *y, stream ahead) {
+INLINE void advance(int count, int bounded, ptrdiff_t steps, ptrdiff_t states, ptrdiff_t row, const float *A, float *h,
+                    const float *B, const float *C, const float *dt, const float *dtu, float *y, stream ahead) {
     vf a[MULTI_STATES], s[MULTI_STATES];
     UNROLL
     for (int j = 0; j < count; j++) {
         a[j] = v_load(A + j * row);
         s[j] = v_load(h + j * row);
     }
-    for (int i = 0; i < steps; i++) {
+    for (ptrdiff_t i = 0; i < steps; i++, B += states, C += states) {
         vf d = v_load(dt + i * W), x = v_load(dtu + i * W), sum = v_load(y + i * W);
         UNROLL
         for (int j = 0; j < count; j++) {
-            s[j] = v_fma(decay_of(v_mul(d, a[j]), bounded), s[j], v_mul(x, v_set(B[i * states + j])));
-            sum = v_fma(s[j], v_set(C[i * states + j]), sum);
+            s[j] = v_fma(decay_of(v_mul(d, a[j]), bounded), s[j], v_mul(x, v_set(B[j])));
+            sum = v_fma(s[j], v_set(C[j]), sum);
         }
         v_store(y + i * W, sum);
-        fetch_step(&ahead, i);
+        fetch_step(&ahead, (int)i);
     }
     UNROLL
     for (int j = 0; j < count; j++) v_store(h + j * row, s[j]);
