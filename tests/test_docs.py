@@ -37,7 +37,7 @@ OTHER_OPTIONS = set(
     "tracking tracking_uri experiment_name run_name "
     "nnodes rdzv_backend rdzv_id rdzv_endpoint job-name array nodes ntasks-per-node gpus-per-node cpus-per-task time "
     "requeue net_id filepath ckpt_file meta_file use_trace converter_kwargs repo bundle_dir version "
-    "allow_patterns rounds".split()
+    "allow_patterns rounds keep_memory".split()
 )
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])

@@ -22,6 +22,7 @@ from scan_rows import ROWS, Figure, Result, Session, agreement
 from scan_timing import cpu_name, load_average
 
 from monai_mamba_gen.ops import native_module
+from monai_mamba_gen.utils import keep_freed_memory
 
 _WIDTHS = (2, 62, 47, 28, 3, 8)
 
@@ -90,13 +91,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, help="rounds of every row; default 2 to 15")
     parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--keep_memory", action="store_true", help="call keep_freed_memory first, as the bundles do")
     args = parser.parse_args()
     rows = sorted({int(number) for number in args.rows.split(",") if number.strip().isdigit()} & ROWS.keys())
     if not rows:
         parser.error(f"--rows must be some of {', '.join(map(str, ROWS))}, got {args.rows}")
     torch.set_num_threads(args.threads)
+    kept = args.keep_memory and keep_freed_memory()
     start = time.perf_counter()
     print_machine(args.threads)
+    print(f"freed memory is {'kept' if kept else 'dealt with as glibc does by itself'}, for all contenders")
     print_table(Session(rows, args.quick, args.threads, args.rounds), args.markdown)
     print(f"\n{time.perf_counter() - start:.0f} s, load {load_average()} at the end")
 
