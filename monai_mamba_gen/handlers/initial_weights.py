@@ -20,8 +20,8 @@ class InitialWeightsHandler:
     Load weights into the network when a training starts, so that it goes on from them with an optimizer of its own.
 
     For fine-tuning on other data. To go on with an interrupted training, optimizer and all, use `ResumeHandler`; listed
-    after this one, its checkpoint replaces these weights. Only the first run of the trainer loads: a federated client
-    keeps the weights of its server.
+    after this one, its checkpoint replaces these weights. Only the first run of the trainer loads. Not for a federated
+    client, whose first weights come from its server.
 
     Args:
         load_path: file of weights, such as ``model.pt`` or ``model.safetensors`` of a bundle; None: nothing is done.
